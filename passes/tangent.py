@@ -1,0 +1,78 @@
+"""Forward mode: tangents pushed from the variables to the results, over the same op records.
+
+An elementwise op's derivative is diagonal, so its reverse formula with the tangent
+for a cotangent is its forward formula; a linear op is applied to the tangents; for
+the rest, the reverse formula is linear in its cotangent u, and the transpose of a
+transpose is the thing itself: d<bprop(u), t>/du.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc import dtypes
+from graphc.ir import Node, Var, make_node, rebuild, toposort
+from graphc.ops.arithmetic import add
+from graphc.ops.broadcasting import same_shape
+from graphc.ops.elementwise_base import Elementwise
+from graphc.ops.placeholders import zeros_of
+
+#: the reverse sweep, handed in by the pass that owns both
+Reverse = Callable[[Sequence[Var], dict[Var, Var]], list[Var]]
+
+
+def push_forward(results: Sequence[Var], tangents: dict[Var, Var], reverse: Reverse) -> list[Var]:
+    """The tangents of ``results`` when the keys of ``tangents`` move by its values; zeros where nothing arrives."""
+    table = dict(tangents)
+    for node in toposort(results):
+        moving = [i for i, v in enumerate(node.inputs) if v in table and node.op.connected(i, node)]
+        if not moving:
+            continue
+        for y, t in zip(node.outputs, _tangents(node, moving, table, reverse), strict=True):
+            if t is not None and y not in tangents:
+                table[y] = t
+    return [_or_zeros(table.get(y), y) for y in results]
+
+
+def _or_zeros(t: Var | None, v: Var) -> Var:
+    return zeros_of(v) if t is None else t
+
+
+def _tangents(node: Node, moving: list[int], table: dict[Var, Var], reverse: Reverse) -> Sequence[Var | None]:
+    op, y = node.op, node.outputs[0]
+    if isinstance(op, Elementwise) and dtypes.is_float(node.inputs[moving[0]].type.dtype) and dtypes.is_float(y.type.dtype):
+        total: Var | None = None
+        for i in moving:
+            grad = op.grads[i]
+            t = None if grad is None else grad(same_shape(table[node.inputs[i]], y), y, *node.inputs)
+            if t is not None:
+                total = t if total is None else add(total, t)
+        return [total]
+    if op.linear:
+        operands = [
+            _or_zeros(table.get(v), v) if dtypes.is_inexact(v.type.dtype) else v for v in node.inputs]
+        return make_node(op, operands, node.attrs, node.origin).outputs
+    return _twice_reversed(node, moving, table, reverse)
+
+
+def _twice_reversed(node: Node, moving: list[int], table: dict[Var, Var], reverse: Reverse) -> Sequence[Var | None]:
+    result: list[Var | None] = []
+    for k, y in enumerate(node.outputs):
+        if not dtypes.is_inexact(y.type.dtype):
+            result.append(None)
+            continue
+        u = Var(y.type, name="u")
+        cotangents: list[Var | None] = [u if j == k else None for j in range(len(node.outputs))]
+        pairs: list[tuple[Var, Var]] = []
+        for i in moving:
+            w = node.op.bprop_at(i, node.inputs, node.outputs, cotangents, node.attrs)  # type: ignore[arg-type]
+            if w is not None:
+                pairs.append((w, table[node.inputs[i]]))
+        total: Var | None = None
+        for w, t in pairs:
+            part, = reverse([u], {w: t})
+            total = part if total is None else add(total, part)
+        if total is not None:
+            total, = rebuild([total], {u: zeros_of(y)})  # linear in u: it is read nowhere that matters
+        result.append(total)
+    return result

@@ -1,0 +1,542 @@
+"""The operations that the fuzzer puts into random graphs: one table, each entry a small function of the builder.
+
+An entry gives a variable, a list of them, or None where the pool has nothing that fits.
+``exact`` says that the result carries no rounding if the operands do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import graphc as gc
+
+if TYPE_CHECKING:
+    from graph_strategies import Builder, Value
+
+Build = Callable[["Builder"], Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How often (``weight``), how (``build``), and whether results are exact."""
+
+    name: str
+    weight: int
+    build: Build
+    exact: bool = False
+
+
+OPERATIONS: list[Operation] = []
+
+
+def operation(weight: int, exact: bool = False) -> Callable[[Build], Build]:
+    def enter(build: Build) -> Build:
+        OPERATIONS.append(Operation(build.__name__, weight, build, exact))
+        return build
+    return enter
+
+
+SCALARS = (1.0, 2.0, 0.0, -1.0, 0.5, 3.0, -2.0, 1, 2, -1, 0)
+
+
+def _second(b: Builder, a: Value) -> Any:
+    """The other operand of an arithmetic operation: a value, a Python scalar, or a constant."""
+    way = b.source.below(10)
+    if way < 7:
+        other = b.partner(a, "fc" if way < 5 else "biufc")
+        if other is not None:
+            return other.var
+    if way == 9:
+        return np.asarray(b.pick(SCALARS), a.array.dtype)
+    return b.pick(SCALARS)
+
+
+# ---- elementwise --------------------------------------------------------------------------------
+
+
+@operation(16)
+def arithmetic(b: Builder) -> Any:
+    a = b.value("fc")
+    if a is None:
+        return None
+    other = _second(b, a)
+    x, y = (a.var, other) if b.chance(70) else (other, a.var)
+    way = b.source.below(8)
+    if way < 2:
+        return x * y
+    if way < 4:
+        return x + y
+    if way == 4:
+        return x - y
+    if way == 5:
+        return x / (gc.abs(y) + 0.5) if b.chance(70) else x / y
+    if way == 6:
+        return gc.square(a.var)
+    return -a.var
+
+
+@operation(6)
+def unary(b: Builder) -> Any:
+    a = b.value("f")
+    if a is None:
+        return None
+    fn = b.pick([gc.tanh, gc.sigmoid, gc.exp, gc.softplus, gc.sin, gc.cos, gc.log1p, gc.expm1, gc.erf, gc.sqrt, gc.log, gc.arctan,
+                 gc.sinh, gc.reciprocal, gc.log2, gc.exp2, gc.arcsinh, gc.tan, gc.log10, gc.erfc])
+    x = a.var
+    if fn in (gc.log, gc.sqrt, gc.log1p, gc.reciprocal, gc.log2, gc.log10):
+        if not b.special or b.chance(50):
+            x = gc.abs(x) + 0.5 if b.chance(70) else gc.square(x) + 1.0
+    elif fn is gc.tan:
+        x = gc.tanh(x)
+    return fn(x)
+
+
+@operation(3, exact=True)
+def unary_exact(b: Builder) -> Any:
+    a = b.value("f", exact=True)
+    if a is None:
+        return None
+    fn = b.pick([gc.abs, gc.sign, gc.floor, gc.ceil, gc.trunc, gc.round, gc.relu, lambda x: -x, lambda x: +x])
+    return fn(a.var)
+
+
+@operation(2)
+def binary_function(b: Builder) -> Any:
+    a = b.value("f")
+    c = b.partner(a, "f") if a is not None else None
+    if a is None or c is None:
+        return None
+    fn = b.pick([gc.hypot, gc.arctan2, gc.logaddexp, lambda x, y: gc.power(gc.abs(x) + 0.5, y), lambda x, y: gc.xlogy(x, gc.abs(y) + 0.5)])
+    return fn(a.var, c.var)
+
+
+@operation(2)
+def powers(b: Builder) -> Any:
+    a = b.value("f")
+    if a is None:
+        return None
+    exponent = b.pick([2, 3, 1, 0, 0.5, -1, 2.0, 1.5, -0.5, -2])
+    base = a.var if isinstance(exponent, int) and exponent >= 0 else gc.abs(a.var) + 0.5
+    return base ** exponent
+
+
+@operation(4, exact=True)
+def choose_largest(b: Builder) -> Any:
+    a = b.value("iuf")
+    if a is None:
+        return None
+    c = b.partner(a, "iuf") if b.chance(60) else None
+    other = c.var if c is not None else b.pick(SCALARS[:8])
+    way = b.source.below(4)
+    if way == 0:
+        return gc.maximum(a.var, other)
+    if way == 1:
+        return gc.minimum(other, a.var)
+    if way == 2:
+        return gc.clip(a.var, -1, 2)
+    return gc.clip(a.var, None, 1) if b.chance(50) else gc.clip(a.var, -1, None)
+
+
+@operation(5, exact=True)
+def compare(b: Builder) -> Any:
+    a = b.value("biuf", exact=True)
+    if a is None:
+        return None
+    c = b.partner(a, "biuf", exact=True) if b.chance(60) else None
+    other = c.var if c is not None else b.pick([0, 1, 0.5, -1, 1.0]) if a.kind != "b" else True
+    way = b.source.below(6)
+    x = a.var
+    return [lambda: x > other, lambda: x < other, lambda: x >= other, lambda: x <= other, lambda: x == other, lambda: x != other][way]()
+
+
+@operation(2, exact=True)
+def classify(b: Builder) -> Any:
+    a = b.value("f")
+    return None if a is None else b.pick([gc.isnan, gc.isfinite, gc.isinf])(a.var)
+
+
+@operation(3, exact=True)
+def logic(b: Builder) -> Any:
+    a = b.value("b")
+    if a is None:
+        return None
+    c = b.partner(a, "b")
+    if c is None or b.chance(25):
+        return b.pick([gc.logical_not(a.var), ~a.var])
+    return b.pick([gc.logical_and, gc.logical_or, gc.logical_xor, lambda x, y: x & y, lambda x, y: x | y])(a.var, c.var)
+
+
+@operation(5, exact=True)
+def select(b: Builder) -> Any:
+    c = b.value("b")
+    x = b.partner(c, "biufc") if c is not None else None
+    if c is None or x is None:
+        return None
+    y = b.partner(x, "biufc") if b.chance(60) else None
+    other = y.var if y is not None else b.pick([0.0, 1.0, 0, np.nan]) if x.kind in "fc" else 0
+    if y is not None:
+        try:
+            np.broadcast_shapes(c.shape, x.shape, y.shape)
+        except ValueError:
+            return None
+    return gc.where(c.var, x.var, other) if b.chance(60) else gc.where(c.var, other, x.var)
+
+
+@operation(5, exact=True)
+def integers(b: Builder) -> Any:
+    a = b.value("iu")
+    if a is None:
+        return None
+    c = b.partner(a, "iu") if b.chance(60) else None
+    y = c.var if c is not None else b.pick([1, 2, -1, 0, 3])
+    x = a.var
+    way = b.source.below(10)
+    if way >= 8:
+        return [lambda: gc.abs(x), lambda: -x][way - 8]()
+    return [lambda: x + y, lambda: x * y, lambda: x - y, lambda: x // y, lambda: x % y, lambda: x & y, lambda: x | y, lambda: x ^ y][way]()
+
+
+@operation(1)
+def modulo(b: Builder) -> Any:
+    a = b.value("f", exact=True)
+    if a is None:
+        return None
+    return a.var % b.pick([2.0, 3.0, -1.5]) if b.chance(50) else a.var // b.pick([2.0, 4.0, -1.0])
+
+
+@operation(4, exact=True)
+def cast(b: Builder) -> Any:
+    def safe(v: Value) -> bool:
+        return v.kind in "biu" or bool(np.isfinite(v.array).all() and (np.abs(v.array) < 100).all())
+    to = b.pick(["float64", "float32", "int64", "bool", "int32", "int8", "complex128"])
+    if np.dtype(to).kind in "bi":
+        a = b.value("biuf", safe, exact=True)
+    else:
+        a = b.value("biufc" if to == "complex128" else "biuf")
+    return None if a is None else gc.cast(a.var, to)
+
+
+@operation(2)
+def complex_parts(b: Builder) -> Any:
+    a = b.value("c")
+    if a is None:
+        return None
+    return b.pick([gc.real, gc.imag, gc.conj, gc.abs, lambda z: z * gc.conj(z), lambda z: gc.exp(z * 0.1), gc.sin])(a.var)
+
+
+# ---- the shapes that rewrite rules look for -------------------------------------------------------
+
+
+@operation(12)
+def pattern(b: Builder) -> Any:
+    """Expressions as people write them, for which the passes have rules."""
+    a = b.value("f")
+    c = b.partner(a, "f") if a is not None else None
+    if a is None or c is None:
+        return None
+    x, y = a.var, c.var
+    one = b.pick([1, 1.0, 1.0])
+    return b.pick([
+        lambda: gc.log(one + gc.exp(x)), lambda: gc.log(gc.exp(x) + one), lambda: gc.exp(x) - one, lambda: one - gc.exp(x),
+        lambda: gc.log(one - gc.exp(-gc.abs(x) - 0.1)), lambda: gc.log(one + gc.abs(x)), lambda: gc.log(gc.abs(x) + one),
+        lambda: x / gc.exp(y), lambda: gc.exp(x) * gc.exp(y), lambda: gc.exp(x) / gc.exp(y), lambda: gc.exp(x) / (one + gc.exp(x)),
+        lambda: one / (one + gc.exp(-x)), lambda: gc.log(gc.sigmoid(x)), lambda: gc.log(one - gc.sigmoid(x)), lambda: one - gc.sigmoid(x),
+        lambda: gc.log(gc.exp(x) + gc.exp(y)), lambda: gc.log(gc.exp(x)), lambda: gc.exp(gc.log(gc.abs(x) + 0.5)),
+        lambda: gc.sqrt(gc.square(x)), lambda: gc.square(gc.sqrt(gc.abs(x))), lambda: gc.sqrt(x * x), lambda: gc.abs(gc.abs(x)),
+        lambda: x + 0, lambda: 0.0 + x, lambda: x - 0.0, lambda: x * 1, lambda: x * 0, lambda: x / 1, lambda: x * -1, lambda: -(-x),
+        lambda: x - x, lambda: x / (gc.square(x) + 1) * (gc.square(x) + 1), lambda: (x + y) - y, lambda: x + x, lambda: x * 2 / 2,
+        lambda: x * 2 * 3, lambda: x + 2 + 3, lambda: x / 2 / 4, lambda: x * y + x * y, lambda: x * y + x, lambda: (-x) * (-y),
+        lambda: x - (-y), lambda: (-x) - y, lambda: -(x - y), lambda: (x * -1.0) + y, lambda: x ** 2 * x, lambda: (x ** 2) ** 2,
+        lambda: gc.maximum(x, x), lambda: gc.maximum(x, 0), lambda: gc.minimum(gc.maximum(x, -1.0), 1.0), lambda: gc.maximum(0.0, -x),
+        lambda: gc.where(x > 0, x, 0), lambda: gc.where(x > 0, x, x), lambda: gc.where(x < y, x, y), lambda: x * (x > 0),
+        lambda: gc.where(x > 0, gc.log(gc.where(x > 0, x, 1.0)), 0.0), lambda: gc.where(x > 0, gc.sqrt(x), 0.0) if b.special else gc.abs(x),
+        lambda: gc.log(gc.softmax(x, axis=-1)) if a.shape and a.shape[-1] else -x, lambda: gc.tanh(-x), lambda: gc.cos(-x), lambda: gc.sin(-x),
+        lambda: gc.log(gc.sum(gc.exp(x))) if a.array.size else x, lambda: gc.log(gc.mean(gc.exp(x))) if a.array.size else x,
+        lambda: gc.sum(x * 2.0), lambda: gc.sum(-x), lambda: gc.sum(x + x), lambda: gc.sum(x / 2.0), lambda: gc.mean(gc.square(x - gc.mean(x))) if a.array.size else x,
+        lambda: gc.sum(gc.ones_like(x) * 3.0), lambda: gc.zeros_like(x) + y, lambda: gc.ones_like(y) * x, lambda: gc.full_like(x, 2.0) * x,
+        lambda: gc.sign(x) * gc.abs(x), lambda: gc.abs(x * y), lambda: gc.abs(-x), lambda: gc.relu(gc.relu(x)), lambda: gc.exp(-x) * gc.exp(x),
+        lambda: gc.sigmoid(x) * gc.exp(-x), lambda: 1 - (1 - x), lambda: gc.expm1(gc.log1p(gc.abs(x))), lambda: gc.log1p(-gc.sigmoid(x)),
+        lambda: x * gc.reciprocal(gc.abs(y) + 0.5), lambda: gc.exp(x) - gc.exp(y), lambda: (gc.exp(x) - gc.exp(-x)) / (gc.exp(x) + gc.exp(-x)),
+        lambda: gc.cast(gc.cast(x, "float64"), "float32"), lambda: gc.cast(gc.cast(x, "float32"), "float64"), lambda: gc.cast(x > 0, "float64") * x,
+    ])()
+
+
+@operation(2, exact=True)
+def bool_pattern(b: Builder) -> Any:
+    a = b.value("iuf", exact=True)
+    if a is None:
+        return None
+    x = a.var
+    return b.pick([lambda: x == x, lambda: x != x, lambda: x < x, lambda: ~(x < 1), lambda: gc.logical_not(x >= 0), lambda: (x > 0) & (x > 0),
+                   lambda: (x > 0) | True, lambda: (x > 0) & False, lambda: gc.logical_not(gc.logical_not(x > 0)), lambda: gc.cast(x, "bool"),
+                   lambda: gc.cast(gc.cast(x > 0, "int64"), "bool"), lambda: gc.abs(x) >= 0, lambda: gc.isnan(x * 0) if a.kind == "f" else x > 1])()
+
+
+# ---- reductions and products ----------------------------------------------------------------------
+
+
+def _axes(b: Builder, v: Value) -> Any:
+    n = v.array.ndim
+    way = b.source.below(4)
+    if way == 0 or n == 0:
+        return None
+    if way < 3 or n == 1:
+        return b.between(-n, n - 1)
+    return (0, n - 1)
+
+
+def _reduced_size(v: Value, axis: Any) -> int:
+    axes = range(v.array.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    return int(np.prod([v.shape[i] for i in axes], dtype=int))
+
+
+@operation(8)
+def reduce_float(b: Builder) -> Any:
+    a = b.value("fc")
+    if a is None:
+        return None
+    axis = _axes(b, a)
+    keepdims = b.chance(35)
+    way = b.source.below(8)
+    if way < 4:
+        return gc.sum(a.var, axis=axis, keepdims=keepdims)
+    if not _reduced_size(a, axis):
+        return None
+    if way < 6:
+        return gc.mean(a.var, axis=axis, keepdims=keepdims)
+    if way == 6 and a.kind == "f":
+        return gc.var(a.var, axis=axis, keepdims=keepdims)
+    return gc.prod(gc.tanh(a.var) if a.kind == "f" else a.var, axis=axis, keepdims=keepdims)
+
+
+@operation(4, exact=True)
+def reduce_exact(b: Builder) -> Any:
+    a = b.value("biuf", exact=True)
+    if a is None:
+        return None
+    axis = _axes(b, a)
+    keepdims = b.chance(35)
+    if a.kind == "b":
+        return b.pick([gc.any, gc.all])(a.var, axis=axis, keepdims=keepdims)
+    if a.kind in "iu" and b.chance(50):
+        return gc.sum(a.var, axis=axis, keepdims=keepdims)
+    if not _reduced_size(a, axis):
+        return None
+    if not isinstance(axis, tuple) and b.chance(30):
+        return b.pick([gc.argmax, gc.argmin])(a.var, axis=axis, keepdims=keepdims)
+    return b.pick([gc.max, gc.min])(a.var, axis=axis, keepdims=keepdims)
+
+
+@operation(4)
+def softmaxes(b: Builder) -> Any:
+    a = b.value("f", lambda v: v.array.ndim > 0)
+    if a is None:
+        return None
+    axis = b.between(-a.array.ndim, a.array.ndim - 1)
+    if not a.shape[axis]:
+        return None
+    way = b.source.below(4)
+    if way == 0:
+        return gc.softmax(a.var, axis=axis)
+    if way == 1:
+        return gc.log_softmax(a.var, axis=axis)
+    if way == 2:
+        return gc.logsumexp(a.var, axis=axis, keepdims=b.chance(50))
+    e = gc.exp(a.var - gc.max(a.var, axis=axis, keepdims=True)) if b.chance(50) else gc.exp(a.var)
+    return e / gc.sum(e, axis=axis, keepdims=True)
+
+
+@operation(2)
+def cumulative(b: Builder) -> Any:
+    a = b.value("fi", lambda v: v.array.ndim > 0)
+    if a is None:
+        return None
+    axis = b.between(0, a.array.ndim - 1)
+    if a.kind == "f" and b.chance(30):
+        return gc.cumprod(gc.tanh(a.var), axis=axis)
+    return gc.cumsum(a.var, axis=axis)
+
+
+@operation(6)
+def products(b: Builder) -> Any:
+    a = b.value("fc", lambda v: v.array.ndim >= 1)
+    if a is None:
+        return None
+    k = a.shape[-1]
+    way = b.source.below(6)
+
+    def inner(v: Value) -> bool:
+        if v.array.ndim == 1:
+            return v.shape[0] == k
+        return v.array.ndim == 2 and v.shape[0] == k
+    if way < 3:
+        c = b.value("fc", inner)
+        return None if c is None else a.var @ c.var
+    if way == 3:
+        if a.array.ndim != 2:
+            return None
+        return a.var @ a.var.T if b.chance(60) else a.var.T @ a.var
+    if way == 4:
+        c = b.value("f", lambda v: v.array.ndim >= 1 and v.shape[0] == k)
+        return None if c is None else gc.tensordot(a.var, c.var, axes=1)
+    if a.array.ndim == 2:
+        c = b.value("f", lambda v: v.array.ndim == 2 and v.shape[1] == k)
+        if c is not None:
+            return gc.einsum(b.pick(["ij,kj->ik", "ij,kj->ki", "ij,kj->i", "ij,kj->"]), a.var, c.var)
+        return gc.einsum(b.pick(["ij->ji", "ij->i", "ij->"]), a.var)
+    c = b.value("f", lambda v: v.array.ndim == 1)
+    return None if c is None or a.array.ndim != 1 else gc.outer(a.var, c.var)
+
+
+# ---- movement -------------------------------------------------------------------------------------
+
+
+ANY = "biufc"
+
+
+@operation(7, exact=True)
+def move(b: Builder) -> Any:
+    a = b.value(ANY)
+    if a is None:
+        return None
+    n, x = a.array.ndim, a.var
+    way = b.source.below(9)
+    if way == 0:
+        return x.T
+    if way == 1:
+        order = list(range(n))
+        for i in range(n - 1, 0, -1):
+            j = b.between(0, i)
+            order[i], order[j] = order[j], order[i]
+        return gc.transpose(x, tuple(order))
+    if way == 2:
+        return gc.expand_dims(x, b.between(0, n))
+    if way == 3:
+        return x.reshape((-1,)) if a.array.size else gc.flatten(x)
+    if way == 4 and n >= 1:
+        return gc.flip(x, axis=b.between(0, n - 1)) if b.chance(50) else gc.roll(x, b.between(-2, 3), axis=b.between(0, n - 1))
+    if way == 5 and n >= 2:
+        return gc.swapaxes(x, 0, n - 1) if b.chance(50) else gc.reshape(x, (*x.shape[1:], x.shape[0]))
+    if way == 6:
+        return gc.broadcast_to(x, (b.between(1, 3), *x.shape))
+    if way == 7 and n >= 2:
+        return gc.reshape(x, (x.shape[0], -1)) if a.shape[0] else None
+    return gc.squeeze(gc.expand_dims(x, 0), 0) if n == 0 else gc.tile(x, 2) if n == 1 else gc.repeat(x, 2, axis=0)
+
+
+@operation(4, exact=True)
+def join(b: Builder) -> Any:
+    a = b.value(ANY)
+    if a is None:
+        return None
+    n = a.array.ndim
+    if b.chance(50):
+        c = b.value(ANY, lambda v: v.shape == a.shape)
+        return None if c is None else gc.stack([a.var, c.var], axis=b.between(0, n))
+    if not n:
+        return None
+    axis = b.between(0, n - 1)
+    c = b.value(ANY, lambda v: v.array.ndim == n and all(s == t for i, (s, t) in enumerate(zip(v.shape, a.shape, strict=True)) if i != axis))
+    return None if c is None else gc.concatenate([a.var, c.var, a.var] if b.chance(20) else [a.var, c.var], axis=axis)
+
+
+@operation(2, exact=True)
+def cut(b: Builder) -> Any:
+    def known(v: Value) -> bool:
+        return v.array.ndim > 0 and v.shape[0] >= 2
+    a = b.value(ANY, known)
+    return None if a is None else list(gc.split(a.var, [b.between(0, a.shape[0])], axis=0))
+
+
+# ---- indexing -------------------------------------------------------------------------------------
+
+
+def _key(b: Builder, v: Value) -> Any:
+    """A key of basic parts for a value of rank >= 1."""
+    parts: list[Any] = []
+    for size in v.shape[:b.between(1, v.array.ndim)]:
+        way = b.source.below(7)
+        if way == 0 and size:
+            parts.append(b.between(-size, size - 1))
+        elif way == 1:
+            parts.append(slice(1, None))
+        elif way == 2:
+            parts.append(slice(None, None, -1))
+        elif way == 3:
+            parts.append(slice(b.between(-3, 2), b.between(-1, 4)))
+        elif way == 4:
+            parts.append(slice(None, None, 2))
+        elif way == 5:
+            parts.append(slice(b.between(-3, 3), None, b.pick([1, -1, 2, -2])))
+        else:
+            parts.append(slice(None))
+    if b.chance(20):
+        parts.insert(b.between(0, len(parts)), None)
+    if b.chance(20) and len(parts) == v.array.ndim and None not in parts:
+        parts.insert(0, Ellipsis)
+    return tuple(parts)
+
+
+@operation(7, exact=True)
+def index(b: Builder) -> Any:
+    a = b.value(ANY, lambda v: v.array.ndim > 0)
+    if a is None:
+        return None
+    way = b.source.below(5)
+    if way < 2:
+        return a.var[_key(b, a)]
+    axis = b.between(0, a.array.ndim - 1)
+    size = a.shape[axis]
+    if not size:
+        return None
+    if way == 2:
+        return gc.take(a.var, b.positions(size, (b.between(0, 4),)), axis=axis)
+    if way == 3 and a.array.ndim >= 2 and a.shape[0] and a.shape[1]:
+        count = b.between(1, 3)
+        return a.var[b.positions(a.shape[0], (count,)), b.positions(a.shape[1], (count,))]
+    if b.chance(40):
+        mask = b.value("b", lambda v: v.shape == a.shape[:1])
+        if mask is not None:
+            return a.var[mask.var]
+    return a.var[b.positions(a.shape[0], (2, 2))] if a.shape[0] and b.chance(50) else a.var[b.positions(size, (3,))] if axis == 0 else None
+
+
+@operation(2, exact=True)
+def along_axis(b: Builder) -> Any:
+    a = b.value(ANY, lambda v: v.array.ndim > 0 and v.array.size > 0)
+    if a is None:
+        return None
+    axis = b.between(0, a.array.ndim - 1)
+    shape = list(a.shape)
+    shape[axis] = b.between(1, 3)
+    return gc.take_along_axis(a.var, b.positions(a.shape[axis], tuple(shape)), axis)
+
+
+@operation(5)
+def assign(b: Builder) -> Any:
+    a = b.value("fci", lambda v: v.array.ndim > 0)
+    if a is None:
+        return None
+    if b.chance(50):
+        part = a.var[_key(b, a)]
+    elif a.shape[0]:
+        part = a.var[b.positions(a.shape[0], (b.between(1, 4),))]
+    else:
+        return None
+    value = b.evaluate(part)
+    kinds = {"f": "iuf", "c": "iufc", "i": "i"}[a.kind]
+
+    def fits(v: Value) -> bool:
+        if a.kind == "i" and v.array.dtype.itemsize > a.array.dtype.itemsize:
+            return False
+        try:
+            return bool(np.broadcast_shapes(v.shape, value.shape) == value.shape)
+        except ValueError:
+            return False
+    y = b.value(kinds, fits)
+    filled: Any = y.var if y is not None and b.chance(80) else b.pick([0, 1, 2])
+    return gc.set_subtensor(part, filled) if b.chance(50) else gc.inc_subtensor(part, filled)

@@ -1,0 +1,356 @@
+"""Random typed graphs for the fuzzer: one builder, driven by hypothesis or by a seed.
+
+Every node is evaluated as it is added, so the builder knows shapes, magnitudes and
+domains and can keep the graph meaningful: indices in range, no division by zero by
+accident, values below ``LIMIT``.  Values marked ``exact`` carry no rounding (leaves,
+and what only moves or selects them); comparisons, rounding and casts to integers
+prefer those, because one ulp before a jump is a different answer after it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from hypothesis import strategies as st
+
+import graphc as gc
+from graphc import dims
+from graphc.ir import Shared, Var, toposort
+from graphc.ops.evaluate import run_node
+from graph_operations import OPERATIONS
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LIMIT = 1e3  # magnitude of float intermediates
+SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 0.0, 5e-324, -1e-310, 1e-40, 1.0, -1.0)
+SIZES = (3, 2, 5, 1, 3, 2, 5, 1, 4, 0)
+
+
+class Source(Protocol):
+    """Where choices come from.  ``below(n)`` is one of 0 .. n-1; 0 is the plain choice."""
+
+    def below(self, n: int) -> int: ...
+
+
+class Seeded:
+    """Choices from a seed; the same seed gives the same graph."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def below(self, n: int) -> int:
+        return self.random.randrange(n)
+
+
+class Drawn:
+    """Choices that hypothesis makes, and shrinks; kept, so that the graph can be built twice."""
+
+    def __init__(self, draw: Callable[[Any], int]) -> None:
+        self.draw, self.taken = draw, list[int]()
+
+    def below(self, n: int) -> int:
+        k = self.draw(st.integers(0, n - 1))
+        self.taken.append(k)
+        return k
+
+
+class Replayed:
+    """Choices made before."""
+
+    def __init__(self, taken: Sequence[int]) -> None:
+        self.rest = iter(taken)
+
+    def below(self, n: int) -> int:
+        return next(self.rest)
+
+
+@dataclass
+class Value:
+    """A variable of the graph under construction and what it evaluates to."""
+
+    var: Var
+    array: Array
+    exact: bool
+
+    @property
+    def kind(self) -> str:
+        return self.array.dtype.kind
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+
+@dataclass
+class Leaf:
+    """An input or a shared variable: which of the case's sizes stands on each axis, and how values are drawn."""
+
+    var: Var
+    slots: tuple[str, ...]
+    low: int
+    high: int
+
+
+@dataclass
+class Case:
+    """A function and arguments for it; ``others`` are arguments of other sizes, which the graph may reject."""
+
+    inputs: list[Var]
+    outputs: list[Var]
+    updates: list[tuple[Shared, Var]]
+    arguments: list[Array]
+    state: list[tuple[Shared, Array]]
+    others: tuple[list[Array], list[Array]]
+    special: bool
+    derivatives: str
+
+
+@dataclass
+class Builder:
+    """The pool of values so far, and the ways to pick from it that ``graph_operations`` uses."""
+
+    source: Source
+    special: bool = False
+    floatx: str = "float64"
+    pool: list[Value] = field(default_factory=list)
+    leaves: list[Leaf] = field(default_factory=list)
+    known: dict[Var, Array] = field(default_factory=dict)
+    env: dict[Any, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    operations: int = 0
+
+    # -- choices ------------------------------------------------------------------------------
+
+    def chance(self, percent: int) -> bool:
+        return self.source.below(100) >= 100 - percent
+
+    def pick(self, options: Sequence[Any]) -> Any:
+        return options[self.source.below(len(options))]
+
+    def between(self, low: int, high: int) -> int:
+        return low + self.source.below(high - low + 1)
+
+    def value(self, kinds: str = "fc", accept: Callable[[Value], bool] = lambda v: True, exact: bool = False) -> Value | None:
+        """One of the pool: of these dtype kinds, preferring recent ones; mostly exact if so asked."""
+        found = [v for v in self.pool if v.kind in kinds and accept(v)]
+        if exact and not self.chance(4):
+            found = [v for v in found if v.exact or v.kind in "biu"]
+        if not found:
+            return None
+        if len(found) > 3 and self.chance(50):
+            found = found[-3:]
+        return self.pick(found)  # type: ignore[no-any-return]
+
+    def partner(self, a: Value, kinds: str = "fc", exact: bool = False) -> Value | None:
+        """A value whose shape broadcasts with that of ``a``."""
+        def fits(v: Value) -> bool:
+            try:
+                return bool(np.prod(np.broadcast_shapes(a.shape, v.shape)) <= 200)
+            except ValueError:
+                return False
+        return self.value(kinds, fits, exact)
+
+    def positions(self, size: int, shape: tuple[int, ...]) -> Any:
+        """Integer positions on an axis of ``size``, some negative: a constant array, or one of the pool."""
+        def fits(v: Value) -> bool:
+            return v.shape == shape and v.array.size > 0 and int(v.array.min()) >= -size and int(v.array.max()) < size
+        if self.chance(40):
+            found = self.value("i", fits)
+            if found is not None and found.array.dtype.itemsize >= 4:
+                return found.var
+        return np.array([self.between(-size, size - 1) for _ in range(int(np.prod(shape)))], np.int64).reshape(shape)
+
+    # -- leaves -------------------------------------------------------------------------------
+
+    def leaf(self, position: int) -> None:
+        """Add an input or a shared variable to the pool."""
+        dtype = self.pick([self.floatx] * 8 + ["float64", "float32", "int64", "int32", "int8", "bool", "complex128", "int64"])
+        slots = tuple(self.pick(["a", "b", "a", "1", "b"]) for _ in range(self.pick([1, 2, 2, 0, 3, 1])))
+        low, high = self.pick([(-3, 3), (-2, 2), (0, 2), (1, 4)])
+        shape: list[Any] = []
+        for slot in slots:
+            size = self.sizes[slot]
+            shape.append(self.pick([size, None, {"a": "n", "b": "m", "1": 1}[slot], None]))
+        name = f"x{position}"
+        array = self.array(dtype, tuple(self.sizes[s] for s in slots), low, high)
+        var: Var
+        if position and self.chance(20):
+            open_ = any(entry is None or isinstance(entry, str) for entry in shape)
+            var = gc.shared(array, f"s{position}", shape=tuple(shape) if open_ else None)
+        else:
+            var = gc.tensor(name, shape=tuple(shape), dtype=dtype)
+        self.leaves.append(Leaf(var, slots, low, high))
+        self.known[var] = array
+        for size, have in zip(var.type.shape, array.shape, strict=True):
+            for symbol in dims.symbols(size):
+                self.env[symbol] = have
+        self.pool.append(Value(var, array, True))
+
+    def array(self, dtype: str, shape: tuple[int, ...], low: int, high: int) -> Array:
+        """Values in a range: on a grid, with ties, or anywhere; special ones among them if the case wants them."""
+        rng = np.random.default_rng(self.source.below(1 << 16))
+        kind = np.dtype(dtype).kind
+        if kind == "b":
+            return np.asarray(rng.integers(0, 2, shape) == 1)
+        if kind in "iu":
+            return np.asarray(rng.integers(low, high + 1, shape), dtype)
+        grid = self.chance(30)
+
+        def draw() -> Array:
+            x = np.asarray(rng.uniform(low, high, shape))
+            x = np.round(x * 2) / 2 if grid else x
+            if self.special:
+                x = np.where(rng.random(shape) < 0.3, rng.choice(np.array(SPECIAL), shape), x)
+            return np.asarray(x)
+        if kind == "c":
+            parts = np.empty(shape, "complex128")  # draw() + 1j * draw() would mix special values
+            parts.real, parts.imag = draw(), draw()
+            return np.asarray(parts, dtype)
+        with np.errstate(all="ignore"):
+            return np.asarray(draw(), dtype)
+
+    # -- nodes --------------------------------------------------------------------------------
+
+    def evaluate(self, var: Var) -> Array:
+        """The value of a new variable, by the reference evaluator."""
+        for node in toposort([var]):
+            if node.outputs[0] not in self.known:
+                results = run_node(node, [self.known[v] for v in node.inputs], self.env)
+                self.known.update(zip(node.outputs, results, strict=True))
+        return self.known[var]
+
+    def add(self, var: Var, exact: bool) -> None:
+        """Put a result into the pool, unless it is too large, or not finite where the case has finite values only."""
+        array = self.evaluate(var)
+        if array.size > 400 or array.ndim > 4:
+            return
+        if array.dtype.kind in "fc":
+            with np.errstate(all="ignore"):
+                finite = np.isfinite(array)
+                if not self.special and not finite.all():
+                    return
+                if bool((np.abs(np.where(finite, array, 0)) > LIMIT).any()):
+                    var, exact = gc.tanh(var * 0.01) if array.dtype.kind == "f" else var * 1e-3, False
+                    array = self.evaluate(var)
+                    if bool((np.abs(array) > LIMIT).any()):
+                        return
+        elif array.dtype.kind in "iu" and array.size and max(abs(int(array.max())), abs(int(array.min()))) > 10_000:
+            return
+        self.pool.append(Value(var, array, exact))
+        self.operations += 1
+
+    def grow(self, count: int) -> None:
+        """Apply ``count`` random operations."""
+        names = [o for o in OPERATIONS for _ in range(o.weight)]
+        for _ in range(3 * count):
+            if self.operations >= count:
+                return
+            operation = self.pick(names)
+            with np.errstate(all="ignore"):
+                result = operation.build(self)
+                if result is not None:
+                    for var in result if isinstance(result, list) else [result]:
+                        self.add(var, operation.exact)
+
+
+# ---- whole functions ----------------------------------------------------------------------------
+
+
+def build(source: Source) -> Case:
+    """A random function with arguments."""
+    b = Builder(source)
+    b.special = b.chance(25)
+    b.floatx = b.pick(["float64", "float32"])
+    b.sizes = {"a": b.pick(SIZES), "b": b.pick(SIZES), "1": 1}
+    for position in range(b.between(2, 4)):
+        b.leaf(position)
+    b.grow(b.between(2, 14))
+    results = [v.var for v in b.pool[len(b.leaves):]] or [b.pool[0].var]
+    outputs = [results[-1]]
+    for _ in range(b.between(0, 2)):
+        outputs.append(b.pick(results))
+    derivatives = b.pick(["grad", "none", "second", "none", "jvp", "grad"])
+    outputs += _derivatives(b, derivatives)
+    updates = _updates(b)
+    inputs = [leaf.var for leaf in b.leaves if not isinstance(leaf.var, Shared)]
+    state = [leaf.var for leaf in b.leaves if isinstance(leaf.var, Shared)]
+    others = _other_sizes(b)
+    return Case(inputs, outputs, updates, [b.known[v] for v in inputs], [(s, b.known[s]) for s in state],
+                ([others[v] for v in inputs], [others[s] for s in state]), b.special, derivatives)
+
+
+def _cost(b: Builder) -> Var | None:
+    """A real scalar made of some float results."""
+    total: Var | None = None
+    candidates = [v for v in b.pool[len(b.leaves):] if v.kind in "fc" and v.array.dtype.itemsize >= 4]
+    if not candidates:
+        return None
+    for _ in range(b.between(1, 3)):
+        chosen = b.pick(candidates[-5:])
+        v = gc.real(chosen.var) if chosen.kind == "c" else chosen.var
+        if b.chance(30):
+            v = v * v
+        part = gc.sum(gc.tanh(v) if b.chance(40) else v)
+        total = part if total is None else total + part
+    return total
+
+
+def _derivatives(b: Builder, kind: str) -> list[Var]:
+    if kind == "none":
+        return []
+    wrt = [leaf.var for leaf in b.leaves if leaf.var.type.dtype.kind in "fc"]
+    cost = _cost(b)
+    if cost is None or not wrt:
+        return []
+    if b.chance(20):  # a computed variable
+        inner = [v.var for v in b.pool[len(b.leaves):] if v.kind == "f"]
+        wrt = [*wrt, b.pick(inner)] if inner else wrt
+    if kind == "jvp":
+        tangents = [gc.ones_like(w) * 0.5 for w in wrt]
+        return [gc.jvp(cost, wrt, tangents)]
+    gradients = gc.grad(cost, wrt, disconnected_inputs="ignore")
+    if kind == "grad":
+        return list(gradients)
+    smooth = [gc.sum(gc.tanh(gc.real(g) if g.type.dtype.kind == "c" else g)) for g in gradients]
+    total = smooth[0]
+    for g in smooth[1:]:
+        total = total + g
+    return [gradients[0], *gc.grad(total, wrt, disconnected_inputs="ignore")]
+
+
+def _updates(b: Builder) -> list[tuple[Shared, Var]]:
+    updates: list[tuple[Shared, Var]] = []
+    for leaf in b.leaves:
+        if isinstance(leaf.var, Shared) and b.chance(60):
+            own = b.known[leaf.var]
+            fits = [v.var for v in b.pool if v.array.dtype == own.dtype and v.shape == own.shape]
+            if leaf.var.type.dtype.kind != "b":
+                fits.append(leaf.var + leaf.var)
+            new = b.pick(fits)
+            if all(not isinstance(s, int) or s == t for s, t in zip(leaf.var.type.shape, new.type.shape, strict=True)):
+                updates.append((leaf.var, new))
+    return updates
+
+
+def _other_sizes(b: Builder) -> dict[Var, Array]:
+    """Values for the leaves with other sizes where their types leave them open."""
+    sizes = {"a": b.pick(SIZES), "b": b.pick(SIZES), "1": 1}
+    result = {}
+    for leaf in b.leaves:
+        free = b.chance(30)  # an unknown axis may be 1 whatever it was
+        shape = []
+        for slot, entry in zip(leaf.slots, leaf.var.type.shape, strict=True):
+            named = isinstance(entry, dims.Dim) and entry.symbol is not None and entry.symbol.kind == "named"
+            shape.append(entry if isinstance(entry, int) else 1 if free and not named else sizes[slot])
+        result[leaf.var] = b.array(leaf.var.type.dtype.name, tuple(shape), leaf.low, leaf.high)
+    return result
+
+
+@st.composite
+def sources(draw: Callable[[Any], int]) -> Drawn:
+    """A source of choices that hypothesis drives."""
+    return Drawn(draw)

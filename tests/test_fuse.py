@@ -1,0 +1,206 @@
+"""Fusion: what is grouped, what is not, that values keep their bits, that no cycle arises, that time is linear."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphc import dims
+from graphc.errors import GraphcTypeError
+from graphc.ir import Graph, Node, Op, Type, Var, apply, make_node
+from graphc.ops import OPS
+from graphc.ops.broadcasting import broadcast_to
+from graphc.ops.contraction import matmul
+from graphc.ops.control import fused_op, inline
+from graphc.ops.core import cast, constant
+from graphc.ops.evaluate import evaluate
+from graphc.ops.reduction import max as max_
+from graphc.ops.reduction import sum as sum_
+from graphc.passes.context import Context
+from graphc.passes.fuse import fuse
+from helpers import leaf
+from small_graphs import arguments_for, draw_graph
+
+add, mul, neg, exp, div, sqr, tanh, sub = (OPS[k] for k in ("add", "mul", "neg", "exp", "div", "sqr", "tanh", "sub"))
+
+
+def fused(inputs: list[Var], outputs: list[Var]) -> tuple[Graph, Context]:
+    context = Context()
+    return fuse(Graph(inputs, outputs), context), context
+
+
+def kernels(graph: Graph) -> list[tuple[str, str, list[str]]]:
+    """name, kind and ops of each kernel."""
+    return [(n.attrs["body"].name, n.attrs["kind"], [k.op.name for k in n.attrs["body"].nodes]) for n in graph.nodes if n.op is fused_op]
+
+
+def names(graph: Graph) -> list[str]:
+    return [n.op.name for n in graph.nodes]
+
+
+X = leaf("x", "float64", (dims.dim("n"), dims.dim("m")))
+B = leaf("b", "float64", (dims.dim("m"),))
+S = leaf("s", "float64", ())
+
+
+def test_a_chain_is_one_kernel_with_its_constants_inside():
+    graph, context = fused([X, B], [tanh(add(mul(X, 2.0), B))])
+    assert kernels(graph) == [("mul_add_tanh", "elementwise", ["constant", "mul", "add", "tanh"])]
+    node, = graph.nodes
+    assert [v.name for v in node.inputs] == ["x", "b"]
+    assert [r.rule for r in context.log] == ["fuse"]
+
+
+def test_a_diamond_is_one_kernel():
+    y = exp(X)
+    graph, _ = fused([X], [mul(neg(y), tanh(y))])
+    assert [k[1:] for k in kernels(graph)] == [("elementwise", ["exp", "neg", "tanh", "mul"])]
+    assert len(graph) == 1
+
+
+def test_one_node_stays_a_node():
+    graph, context = fused([X], [exp(X)])
+    assert names(graph) == ["exp"] and context.log == []
+
+
+def test_what_a_product_needs_is_stored_once_and_read_by_the_kernel_after_it():
+    h = exp(mul(X, 2.0))
+    y = matmul(h, leaf("W", "float64", (dims.dim("m"), 3)))
+    graph, _ = fused(list(Graph([], [y]).inputs) + [X], [y, mul(h, neg(h))])
+    assert sorted(names(graph)) == ["fused", "fused", "matmul"]
+
+
+def test_a_root_of_the_kernels_shape_becomes_one_more_result():
+    y = exp(X)
+    graph, _ = fused([X], [y, tanh(y)])
+    node, = graph.nodes
+    assert len(node.outputs) == 2 and [v.index for v in graph.outputs] == [0, 1]
+
+
+def test_a_cheap_value_is_computed_again_an_expensive_one_is_stored():
+    def two_kernels(shared: Var) -> Graph:
+        w = leaf("W", "float64", (dims.dim("m"), 3))
+        first = matmul(tanh(sqr(shared)), w)  # one kernel for sure, the other cannot join it through the product
+        return fused([X, w], [first, exp(sqr(mul(shared, sum_(first))))])[0]
+
+    cheap = two_kernels(neg(X))
+    assert sum(k[2].count("neg") for k in kernels(cheap)) == 2 and "neg" not in names(cheap)
+    dear = two_kernels(exp(X))
+    assert sum(k[2].count("exp") for k in kernels(dear)) + names(dear).count("exp") == 2  # itself once, and the other one
+
+
+def test_a_smaller_value_is_stored_rather_than_computed_per_element():
+    graph, _ = fused([X, B], [mul(X, exp(tanh(B)))])
+    assert names(graph) == ["fused", "mul"]  # exp(tanh(b)) has m elements, the product n*m
+
+
+def test_a_scalar_is_computed_within_the_kernel():
+    graph, _ = fused([X, S], [mul(X, exp(neg(S)))])
+    assert names(graph) == ["fused"]
+
+
+def test_scalar_chains_are_kernels():
+    graph, _ = fused([S], [div(exp(S), add(S, 1.0))])
+    assert [k[1] for k in kernels(graph)] == ["elementwise"] and len(graph) == 1
+
+
+def test_a_reduction_takes_its_prologue_and_its_epilogue():
+    graph, _ = fused([X], [div(sum_(sqr(sub(X, 1.0)), (1,)), 3.0)])
+    assert kernels(graph) == [("sub_sqr_sum_div", "reduction", ["constant", "sub", "sqr", "sum", "constant", "div"])]
+
+
+def test_reductions_of_one_operand_along_the_same_axes_share_a_kernel():
+    y = exp(X)
+    graph, _ = fused([X], [div(sum_(mul(y, X), (1,)), sum_(y, (1,)))])
+    assert len(graph) == 1 and kernels(graph)[0][2].count("sum") == 2
+
+
+def test_reductions_along_different_axes_do_not():
+    w = leaf("w", "float64", (4, 4))
+    graph, _ = fused([w], [add(sum_(w, (0,)), sum_(w, (1,)))])
+    assert all(k[2].count("sum") <= 1 for k in kernels(graph)) and sum(len(k[2]) for k in kernels(graph)) + names(graph).count("sum") >= 3
+
+
+def test_nothing_before_a_reduction_depends_on_a_reduction():
+    shifted = exp(sub(X, max_(X, (1,), keepdims=True)))
+    graph, _ = fused([X], [sum_(shifted, (1,))])
+    for _, _, ops in kernels(graph):
+        assert not ("max" in ops and "sum" in ops)
+
+
+def test_broadcast_to_is_an_access_pattern():
+    graph, _ = fused([X, B], [mul(exp(X), broadcast_to(B, X.type.shape))])
+    assert kernels(graph) == [("exp_mul", "elementwise", ["exp", "broadcast_to", "mul"])]
+    alone, _ = fused([X, B], [matmul(X, broadcast_to(B, (dims.dim("m"), dims.dim("m"))))])
+    assert names(alone) == ["broadcast_to", "matmul"]
+
+
+class Effect(Op):
+    name, kind, pure = "effect", "elementwise", False
+
+    def infer(self, x: Type) -> Type:  # type: ignore[override]
+        return x
+
+    def forward(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override, type-arg]
+        return x
+
+
+def test_effects_stay_outside():
+    graph, _ = fused([X], [neg(apply(Effect(), exp(X)))])
+    assert names(graph) == ["exp", "effect", "neg"]
+
+
+def test_names_and_origins_are_kept():
+    y = add(exp(X), B)
+    y.name = "logits"
+    graph, _ = fused([X, B], [y])
+    node, = graph.nodes
+    assert graph.outputs[0].name == "logits"
+    assert node.origin.file == __file__ and node.origin.rules == ("fuse",)
+    assert all(part.origin.file == __file__ and part.origin.rules == () for part in node.attrs["body"].nodes)
+
+
+def test_the_bodys_types_are_checked():
+    graph, _ = fused([X, B], [tanh(add(X, B))])
+    attrs = graph.nodes[0].attrs
+    with pytest.raises(GraphcTypeError, match="takes 2 operand"):
+        make_node(fused_op, [X], attrs)
+    with pytest.raises(GraphcTypeError, match="float32|f32"):
+        make_node(fused_op, [cast(X, np.dtype("float32")), B], attrs)
+    with pytest.raises(GraphcTypeError, match="kind|elementwise"):
+        make_node(fused_op, [X, B], {**attrs, "kind": "gather"})
+
+
+def test_inline_takes_a_kernel_apart():
+    graph, _ = fused([X, B], [tanh(add(X, B))])
+    node: Node = graph.nodes[0]
+    y, = inline(node.attrs["body"], node.inputs)
+    assert [k.op.name for k in Graph([X, B], [y]).nodes] == ["add", "tanh"]
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 10**9), n=st.sampled_from([1, 2, 5]), m=st.sampled_from([1, 3]))
+def test_random_graphs_keep_their_bits(seed, n, m):
+    graph = draw_graph(random.Random(seed), 25)
+    after = fuse(graph, Context())
+    arrays, env = arguments_for(graph, np.random.default_rng(seed), n, m)
+    for want, have in zip(evaluate(graph, arrays, env), evaluate(after, arrays, env), strict=True):
+        assert want.dtype == have.dtype and want.tobytes() == have.tobytes()
+    for node in after.nodes:
+        if node.op is fused_op:
+            body = node.attrs["body"]
+            assert len(body.nodes) >= 2 and len(body.inputs) == len(set(body.inputs))
+            assert set(Graph([], body.outputs).shared) == set()
+
+
+def test_a_hundred_thousand_nodes_do_not_recurse():
+    y, z = X, X
+    for i in range(50_000):
+        y = neg(y) if i % 50 else exp(y)
+        z = add(z, constant(1.0)) if i % 7 else mul(z, y)
+    graph, _ = fused([X], [add(y, z)])
+    assert 1 <= len(graph) < 100_000
