@@ -11,15 +11,15 @@ import builtins
 import functools
 import keyword
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc import dims, dtypes
+from graphc.backends.numpy_runtime import Foreign, select
 from graphc.dims import Dim, Size, Symbol
-from graphc.errors import GraphcTypeError, GraphcValueError
-from graphc.ir import Array, BoundGraph, Graph, Node, Op, Type, normal
+from graphc.ir import Array, BoundGraph, Graph, Node, Type
 from graphc.ops.cumulative import accumulator
 from graphc.ops.elementwise_base import Elementwise
 from graphc.ops.reduction import Extremum, Logical, Prod, Sum
@@ -153,6 +153,12 @@ def _elementwise(site: Site, op: Elementwise) -> str:
     return site.call(site.words.bind(op.name, op.fn), [*site.args, *attrs])
 
 
+def broadcasts_itself(node: Node) -> bool:
+    """Is it a ufunc, which broadcasts its operands to each other and to its ``out``?"""
+    op = node.op
+    return isinstance(op, Elementwise) and type(op).forward is Elementwise.forward and isinstance(op.fn, np.ufunc)
+
+
 def _forward(site: Site) -> str:
     """A call of the op itself."""
     op = site.node.op
@@ -160,44 +166,12 @@ def _forward(site: Site) -> str:
         function = site.words.bind(op.name, Foreign(site.node), ("foreign", site.node))
     else:
         function = site.words.bind(op.name, op.forward, ("forward", id(op)))
-    return f"{function}({', '.join([*site.args, *_attrs(site)])})"
+    text = f"{function}({', '.join([*site.args, *_attrs(site)])})"
+    return f"np.asarray({text})" if len(site.node.outputs) == 1 and site.type.ndim == 0 else text
 
 
 def _attrs(site: Site) -> list[str]:
     return [f"{k}={site.words.literal(v)}" for k, v in site.node.attrs.items()]
-
-
-class Foreign:
-    """Calls code that graphc did not write, checks what it gives, and makes its results memory of their own."""
-
-    def __init__(self, node: Node) -> None:
-        self.node, self.op = node, node.op
-
-    def __call__(self, *operands: Array, **attrs: Any) -> Any:
-        node = self.node
-        results = [np.asarray(r) for r in normal(self.op.forward(*operands, **attrs))]
-        if len(results) != len(node.outputs):
-            raise GraphcTypeError(f"{self.op.name}.forward gave {len(results)} result(s) where infer gives {len(node.outputs)}")
-        env: dict[Symbol, int] = {}
-        for a, v in zip(operands, node.inputs, strict=True):
-            env.update((size.symbol, n) for size, n in zip(v.type.shape, a.shape, strict=True) if isinstance(size, Dim) and size.symbol)
-        for k, (value, v) in enumerate(zip(results, node.outputs, strict=True)):
-            if value.dtype != v.type.dtype or value.ndim != v.type.ndim:
-                raise GraphcTypeError(f"{self.op.name}.forward gave {value.dtype}{list(value.shape)} where infer says {v.type}")
-            _check_shape(self.op, value, v.type, env)
-            if any(np.may_share_memory(value, a) for a in operands):
-                results[k] = value.copy()
-        return results[0] if len(results) == 1 else results
-
-
-def _check_shape(op: Op, value: Array, type: Type, env: Mapping[Symbol, int]) -> None:
-    for axis, (size, have) in enumerate(zip(type.shape, value.shape, strict=True)):
-        if isinstance(size, Dim):
-            if any(s not in env for s in dims.symbols(size)):
-                continue
-            size = dims.evaluate(size, env)
-        if size != have:
-            raise GraphcValueError(f"{op.name}.forward gave shape {value.shape} where infer says {type}: axis {axis} has size {have}, not {size}")
 
 
 # ---- the table --------------------------------------------------------------------------------
@@ -293,6 +267,38 @@ def _reduction(site: Site) -> str | None:
     return text
 
 
+def _sum_to(site: Site) -> str | None:
+    """One reduction, where the types say which axes are summed."""
+    source, result = site.node.inputs[0].type, site.type
+    lead = source.ndim - result.ndim
+    inner = [lead + i for i, (have, want) in enumerate(zip(source.shape[lead:], result.shape, strict=True)) if have != want]
+    if len(site.args) > 1 or any(result.shape[i - lead] != 1 for i in inner) or (lead and inner) or not (lead or inner):
+        return None
+    x, = site.args
+    if not site.contiguous[0]:
+        x = f"np.asarray({x}, order='C')"
+    parts = [x, f"axis={tuple(inner) if inner else tuple(range(lead))}", f"dtype={site.words.dtype(source.dtype)}"]
+    return site.call("np.add.reduce", [*parts, "keepdims=True"] if inner else parts, out=True)
+
+
+def _relu(site: Site) -> str | None:
+    """``max(x, 0)``, and 0.0 for the -0.0 that it may give."""
+    dtype = site.type.dtype
+    if site.out is None or dtype.name not in ("float32", "float64"):
+        return None
+    site.used_out = True
+    zero = site.words.bind("zero", np.zeros((), dtype), ("zero", dtype))
+    return f"np.add(np.maximum({site.args[0]}, {zero}, out={site.out}), {zero}, out={site.out})"
+
+
+def _where(site: Site) -> str | None:
+    """Without branches, where there is a buffer to do it in."""
+    if site.out is None or site.type.dtype.kind not in "fiu" or site.type.ndim == 0:
+        return None
+    site.used_out = True
+    return f"{site.words.bind('select', select)}({', '.join(site.args)}, out={site.out})"
+
+
 def _size_of(site: Site) -> str:
     return f"np.array({site.args[0]}.shape[{site.node.attrs['axis']}], np.int64)"
 
@@ -304,8 +310,9 @@ def _dim(site: Site) -> str:
 #: op name -> its expression, or None to call ``forward``
 EMIT: dict[str, Callable[[Site], str | None]] = {
     "all": _reduction, "any": _reduction, "broadcast_to": _broadcast_to, "cast": _cast, "concatenate": _concatenate, "dim": _dim,
-    "expand_dims": _expand_dims, "matmul": _matmul, "max": _reduction, "min": _reduction, "prod": _reduction, "reshape": _reshape,
-    "size_of": _size_of, "squeeze": _squeeze, "subtensor": _subtensor, "sum": _reduction, "transpose": _transpose,
+    "expand_dims": _expand_dims, "matmul": _matmul, "max": _reduction, "min": _reduction, "prod": _reduction, "relu": _relu,
+    "reshape": _reshape, "size_of": _size_of, "squeeze": _squeeze, "subtensor": _subtensor, "sum": _reduction, "sum_to": _sum_to,
+    "transpose": _transpose, "where": _where,
 }
 
-__all__ = ["EMIT", "PYTHON", "Foreign", "Site", "Words", "expression"]
+__all__ = ["EMIT", "PYTHON", "Site", "Words", "broadcasts_itself", "expression"]

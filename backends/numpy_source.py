@@ -28,7 +28,7 @@ import numpy as np
 
 from graphc import dims
 from graphc.backends import Options, Runner, reraise
-from graphc.backends.numpy_emit import Site, Words, expression
+from graphc.backends.numpy_emit import Site, Words, broadcasts_itself, expression
 from graphc.backends.reference import ReferenceRunner
 from graphc.dims import Symbol
 from graphc.errors import GraphcValueError, InternalError, Origin
@@ -60,6 +60,7 @@ class _Writer:
         self.views: dict[tuple[int, Type], str] = {}  # buffers seen as arrays: their names
         self.seen: dict[int, int] = {}  # buffer -> how many views of it have names
         self.in_buffer: set[int] = set()  # values that really lie in the buffer that the plan gives them
+        self.implicit = implicit_broadcasts(plan)
         self._comments: dict[Any, str] = {}
         words = self.words
         for v in (*plan.graph.inputs, *plan.graph.shared):  # sizes keep their names, whatever else wants them
@@ -71,8 +72,8 @@ class _Writer:
         words.used.update(self.names)
         words.used.update(f"buf{b.id}" for b in plan.buffers)
         self.shown = dict(words.symbols)  # symbols as comments show them
-        for v in plan.values:
-            for size in v.type.shape:
+        for value in plan.values:
+            for size in value.type.shape:
                 for symbol in dims.symbols(size):
                     if symbol.name is None and symbol not in self.shown:
                         self.shown[symbol] = f"?{len(self.shown)}"
@@ -91,7 +92,7 @@ class _Writer:
                 count = self.seen.get(first.buffer, 0)
                 out = f"buf{first.buffer}" + (f"_{count + 1}" if count else "")
         site = Site(step.node, [names[k] for k in step.inputs], out, [k in self.in_buffer for k in step.inputs], self.words)
-        text = expression(site)
+        text = names[step.inputs[0]] if first.id in self.implicit else expression(site)
         targets = ", ".join([names[k] for k in step.outputs])
         if site.used_out:
             assert out is not None
@@ -251,6 +252,22 @@ class _Writer:
         self.text += [f"    {name} = buf[{n}]" for n, (key, name) in enumerate(self.views.items()) if key in wanted]
 
 
+def implicit_broadcasts(plan: MemoryPlan) -> set[int]:
+    """The results of ``broadcast_to`` that need not be made: all who read them broadcast by themselves."""
+    values = plan.values
+    found = {s.outputs[0] for s in plan.steps if s.node.op.name == "broadcast_to" and len(s.inputs) == 1}
+    found.difference_update(r.value for r in plan.returns)
+    for step in plan.steps:
+        mine = [k for k in step.inputs if k in found]
+        if not mine:
+            continue
+        result = values[step.outputs[0]]
+        told = result.place == "arena" or any(k not in found and values[k].type.shape == result.type.shape for k in step.inputs)
+        if not (told and broadcasts_itself(step.node)):
+            found.difference_update(mine)
+    return found
+
+
 class NumpyRunner:
     """The compiled source, and the buffers that it works in."""
 
@@ -304,7 +321,11 @@ class NumpyRunner:
 
     def _new_set(self, sizes: tuple[int, ...]) -> Any:
         assert self.allocate is not None
-        buffers = self.allocate(*sizes)
+        try:
+            buffers = self.allocate(*sizes)
+        except ValueError as error:  # a derived size such as n - 5 may come out negative
+            shown = ", ".join(f"{s} = {n}" for s, n in zip(self.buffer_symbols, sizes, strict=True))
+            raise GraphcValueError(f"{self.name}: with {shown} some value has no possible shape: {error}") from error
         nbytes = sum({id(b.base): b.base.nbytes for b in buffers}.values())  # not every buffer of the plan is used
         with self.lock:
             if len(self.sets) >= MOST_SIZES or self.held + nbytes > MOST_BYTES:

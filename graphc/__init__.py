@@ -34,9 +34,8 @@ from graphc.functions.shaping import *  # noqa: F403
 from graphc.inspecting import debugprint, pretty, to_dot, to_networkx
 from graphc.ir import Graph, Type
 from graphc.ir import Var as Variable
-from graphc.rewiring import ancestors, clone_replace, graph_inputs, toposort
+from graphc.rewiring import ancestors, clone_replace, graph_inputs, load_dump, toposort
 from graphc.settings import config
-from graphc.text_parse import load_dump
 from graphc.variables import SHORT_FORMS as _SHORT_FORMS
 from graphc.variables import shared, tensor
 

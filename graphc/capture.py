@@ -167,8 +167,13 @@ def capture(inputs: Sequence[Var], outputs: Sequence[Var], updates: Sequence[tup
     roots, relations = replace(roots, ordered) if ordered else (roots, [])
     k = len(outputs)
     graph = Graph(inputs, roots[:k], [(s, v) for (s, _), v in zip(updates, roots[k:], strict=True)], name=name)
+    bound, used = bound_symbols(graph), used_symbols(graph)
+    for s in sorted(used, key=lambda s: s.order):  # state of which only the size is needed
+        state = s.state() if s.state is not None and s not in bound else None
+        if state is not None and not any(state is v for v in graph.shared):
+            graph.shared = (*graph.shared, state)
     check_free(graph, {old for old, _ in ordered})
-    check_used(graph, {old for old, _ in ordered}, on_unused)
+    check_used(graph, used, {old for old, _ in ordered}, on_unused)
     graph.relations = (*collect_relations(graph), *relations)
     check_sizes(graph)
     return graph
@@ -205,11 +210,15 @@ def _symbols_in(value: Any, found: set[Symbol]) -> None:
         found.update(used_symbols(value))
 
 
-def check_used(graph: Graph, replaced: set[Var], on_unused: str) -> None:
+def bound_symbols(graph: Graph) -> set[Symbol]:
+    """The sizes that a call knows."""
+    return {s for v in (*graph.inputs, *graph.shared) for size in v.type.shape for s in dims.symbols(size)}
+
+
+def check_used(graph: Graph, symbols: set[Symbol], replaced: set[Var], on_unused: str) -> None:
     if on_unused not in ("raise", "warn", "ignore"):
         raise GraphcValueError(f"on_unused_input={on_unused!r}: expected 'raise', 'warn' or 'ignore'")
     used = set(leaves(graph.roots))
-    symbols = used_symbols(graph)
     for v in graph.inputs:
         by_size = any(s in symbols for size in v.type.shape for s in dims.symbols(size))
         if v in used or by_size or on_unused == "ignore":
@@ -241,7 +250,7 @@ def collect_relations(graph: Graph) -> list[tuple[Relation, Origin]]:
 
 def check_sizes(graph: Graph) -> None:
     """Every door symbol that the graph computes with is the size of some leaf."""
-    bound = {s for v in (*graph.inputs, *graph.shared) for size in v.type.shape for s in dims.symbols(size)}
+    bound = bound_symbols(graph)
     for node in graph.nodes:
         found: set[Symbol] = set()
         for value in node.attrs.values():

@@ -2,7 +2,8 @@
 
 The stages keep, for each application of a rule, the variable before and after.  On
 a call both are evaluated by the reference evaluator on the caller's data; the
-first pair that differs is named with its rule, its op and the user's line.
+first pair that differs is named with its rule, its op and the user's line.  What
+counts as a difference, ``graphc/judging.py`` says.
 """
 
 from __future__ import annotations
@@ -10,16 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from graphc.dims import Symbol
 from graphc.errors import Origin, VerificationError
 from graphc.ir import Array, Graph, Var, leaves, toposort
+from graphc.judging import Judge, close
 from graphc.ops.evaluate import evaluate
 from graphc.passes.pipeline import Stage
-
-#: relative difference that a rewrite may make (it may be *more* accurate than what it replaced)
-TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 1e-4, "complex64": 1e-4, "float64": 1e-9, "complex128": 1e-9}
 
 
 class Checked:
@@ -33,8 +30,9 @@ class Checked:
         first = next(s for s in self.stages if not any(n.op.placeholder for n in s.graph.nodes))
         graph = first.graph
         expected = evaluate(graph, arguments, env)
+        judge = Judge(graph, arguments, env)
         for k, (want, have) in enumerate(zip(expected, results, strict=True)):
-            reason = difference(want, have)
+            reason = judge.difference(k, want, have)
             if reason is not None:
                 self._blame(arguments, env)
                 root = graph.roots[k]
@@ -53,7 +51,9 @@ class Checked:
             graph = Graph(list(table), sides)
             values = evaluate(graph, list(table.values()), env)
             for r, old, new in zip(pairs, values[::2], values[1::2], strict=True):
-                reason = difference(old, new)
+                if close(old, new):
+                    continue
+                reason = Judge(Graph(list(table), [r.old]), list(table.values()), env).difference(0, old, new)
                 if reason is not None:
                     raise VerificationError(
                         f"pass {stage.name}, rule {r.rule}: it replaced {r.old.describe()} by {r.new.describe()}, but {reason}",
@@ -67,27 +67,6 @@ def _has_placeholder(v: Var) -> bool:
 def _closed(sides: Sequence[Var], table: Mapping[Var, Array]) -> bool:
     """Both sides speak of the function's own leaves (a rewrite inside an inner graph does not)."""
     return all(v in table for v in leaves(sides))
-
-
-def difference(want: Array, have: Array) -> str | None:
-    """Why two values are not the same up to rounding; None if they are.  NaN where the reference overflowed is compared too."""
-    if want.dtype != have.dtype or want.shape != have.shape:
-        return f"{want.dtype}{list(want.shape)} became {have.dtype}{list(have.shape)}"
-    tolerance = TOLERANCE.get(want.dtype.name)
-    if tolerance is None:
-        return None if np.array_equal(want, have) else f"values differ: {_first(want != have, want, have)}"
-    w, h = (want.astype(np.complex128), have.astype(np.complex128)) if want.dtype.kind == "c" else (want.astype(np.float64), have.astype(np.float64))
-    with np.errstate(all="ignore"):
-        scale = float(np.nanmax(np.abs(np.where(np.isfinite(w), w, 0)), initial=0.0))
-        close = (w == h) | (np.abs(w - h) <= tolerance * np.maximum(np.abs(w), scale)) | (np.isnan(w) & np.isnan(h))
-        better = ~np.isfinite(w) & np.isfinite(h)  # a stabilised value where the expression as written overflows
-    bad = ~(close | better)
-    return _first(bad, want, have) if bool(bad.any()) else None
-
-
-def _first(bad: Array, want: Array, have: Array) -> str:
-    index = tuple(int(i) for i in np.argwhere(bad)[0])
-    return f"at index {index} {want[index]!r} became {have[index]!r}"
 
 
 def checked_runner(stages: Sequence[Stage], runner: Any) -> Checked:

@@ -16,7 +16,8 @@ from graphc.ops.core import as_var
 from graphc.passes.pipeline import Stage
 from graphc.settings import config
 from graphc.text import print_graph
-from graphc.text_parse import load_dump
+from graphc.text_parse import parse
+from graphc.variables import SharedVariable
 
 #: called with every Function after it is compiled: how ``graphc run --dump`` sees the functions of a script
 observers: list[Callable[[Function], None]] = []
@@ -284,7 +285,7 @@ def pickled(f: Function) -> dict[str, Any]:
 
 
 def unpickled(state: dict[str, Any]) -> Function:
-    graph = load_dump(state["text"])
+    graph = parse(state["text"], shared=SharedVariable)
     parameters = [Parameter(v, n, d, b) for v, n, d, b in zip(graph.inputs, state["names"], state["defaults"], state["borrow"], strict=True)]
     options: dict[str, Any] = {"inputs": parameters, "outputs": list(graph.outputs), "updates": list(graph.updates), "givens": [], "on_unused": "ignore",
                **{k: state[k] for k in ("mode", "name", "downcast", "profile", "threads")}}

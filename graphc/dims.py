@@ -37,10 +37,11 @@ _uids = itertools.count()
 class Symbol:
     """A size that is not known before the call.  ``min`` is a promise about it, checked at the door."""
 
-    __slots__ = ("kind", "label", "min", "name", "uid")
+    __slots__ = ("kind", "label", "min", "name", "state", "uid")
 
     def __init__(self, name: str | None, kind: str, min: int = 0, label: str = "") -> None:
         self.name, self.kind, self.min, self.label = name, kind, min, label
+        self.state: Any = None  # a weak reference to the shared variable that has this size, if one has
         self.uid = -1 if kind == "named" else next(_uids)
 
     def __eq__(self, other: object) -> bool:

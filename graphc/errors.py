@@ -42,7 +42,9 @@ UNKNOWN = Origin("<unknown>", 0)
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _ROOT = os.path.dirname(os.path.dirname(_PACKAGE)) + os.sep
-_INTERNAL_PREFIXES = (_PACKAGE, _ROOT + "passes" + os.sep, _ROOT + "backends" + os.sep)
+_INTERNAL_PREFIXES: tuple[str, ...] = (_PACKAGE,)
+if os.path.exists(_ROOT + "pyproject.toml"):  # a checkout; beside an installed package such folders are the user's
+    _INTERNAL_PREFIXES += (_ROOT + "passes" + os.sep, _ROOT + "backends" + os.sep)
 _EXAMPLES = _PACKAGE + "examples" + os.sep  # user scripts that the package brings with it
 _is_internal: dict[str, bool] = {}  # cache: code file name -> part of graphc?
 _origins: dict[tuple[str, int], Origin] = {}  # cache: one object per user line

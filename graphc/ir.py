@@ -21,6 +21,7 @@ No function here recurses: graphs of 100 000 nodes in a chain are ordinary.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -182,6 +183,10 @@ class Shared(Var):
     def __init__(self, type: Type, container: Container, name: str | None = None, origin: Origin | None = None) -> None:
         super().__init__(type, None, 0, name, origin)
         self.container = container
+        for size in type.shape:
+            symbol = size.symbol if isinstance(size, Dim) else None
+            if symbol is not None:
+                symbol.state = weakref.ref(self)
 
 
 class Relation(NamedTuple):

@@ -193,9 +193,16 @@ def _is_word(name: str | None) -> TypeGuard[str]:
     return name is not None and name.isidentifier() and name.isascii() and not name.startswith("_")
 
 
+def is_view(node: Node) -> bool:
+    """May the results lie in the memory of operand 0?"""
+    if node.op.name == "sum_to" and node.inputs[0].type.ndim > node.outputs[0].type.ndim:
+        return False  # there is surely something to sum
+    return node.op.view
+
+
 def is_foreign(op: Op) -> bool:
     """Is it code that graphc did not write, or that runs such code?  It may give back its operands, or an array that it keeps."""
     return op.kind == "control" or not type(op).__module__.startswith("graphc.ops")
 
 
-__all__ = ["PLACES", "Buffer", "MemoryPlan", "Return", "Step", "Value", "is_foreign", "value_names"]
+__all__ = ["PLACES", "Buffer", "MemoryPlan", "Return", "Step", "Value", "is_foreign", "is_view", "value_names"]

@@ -1,14 +1,16 @@
-"""Looking at graphs and replacing parts of them, for users: ``clone_replace``, ``ancestors``, ``graph_inputs``, ``toposort``."""
+"""Graphs for users: ``clone_replace``, ``ancestors``, ``graph_inputs``, ``toposort``, ``load_dump``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc import ir
 from graphc.capture import ordered_givens, replace
 from graphc.errors import GraphcTypeError
-from graphc.ir import Node, Var
+from graphc.ir import Graph, Node, Op, Var
+from graphc.text_parse import parse
+from graphc.variables import SharedVariable
 
 
 def _roots(outputs: Any) -> list[Var]:
@@ -25,7 +27,7 @@ def clone_replace(outputs: Any, replacements: Any) -> Any:
     >>> import graphc as gc
     >>> x, y = gc.scalars("x", "y")
     >>> gc.pretty(gc.clone_replace(x * 2.0, {x: y}))
-    'y*2.0'
+    'y*2'
     """
     new, _ = replace(_roots(outputs), ordered_givens(replacements))
     return new if isinstance(outputs, (list, tuple)) else new[0]
@@ -45,3 +47,26 @@ def graph_inputs(outputs: Any) -> list[Var]:
 def toposort(outputs: Any) -> list[Node]:
     """The nodes, operands first, in an order that depends on the graph only."""
     return ir.toposort(_roots(outputs))
+
+
+def load_dump(text: str, ops: Mapping[str, Op] | None = None) -> Graph:
+    """The graph that a dump shows; it compiles and gives the same values.
+
+    Args:
+        text: what ``f.dump(stage)`` gave, for the stages that are graphs.
+        ops: the user's own ops by name, where the graph has some.
+
+    Raises:
+        ValueError: text that is no dump; the message has the line and its number.
+
+    >>> import graphc as gc
+    >>> graph = gc.load_dump('''graphc dump 1
+    ... function f
+    ...   input x : f64[n]
+    ...   y = mul(x, 2.0) : f64[n]
+    ...   return y
+    ... ''')
+    >>> graph.outputs[0].type
+    Type(f64[n])
+    """
+    return parse(text, ops, shared=SharedVariable)

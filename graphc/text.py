@@ -93,12 +93,12 @@ class Printer:
         return [*lines, *self._data_lines], where
 
     def body_name(self, body: Graph) -> str:
-        """``@name_k`` of an inner graph; numbered when it is first asked for."""
+        """``@name`` of an inner graph, ``@name~k`` for the k-th of a name."""
         name = self._bodies.get(body)
         if name is None:
-            base = name_text(body.name, RESERVED_NAMES)
+            base = f"@{name_text(body.name)}"
             k = self._body_counts[base] = self._body_counts.get(base, 0) + 1
-            name = self._bodies[body] = f"@{base}_{k}"
+            name = self._bodies[body] = base if k == 1 else f"{base}~{k}"
         return name
 
     # ---- one block ------------------------------------------------------------------------------

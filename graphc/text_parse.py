@@ -2,71 +2,33 @@
 
 Lines are gathered into blocks (the function, its inner graphs, the data section);
 inner graphs stand after what refers to them, so blocks are read from the last to
-the first.  A small recursive parser reads one line; its depth is that of the
-brackets in the line, never that of the graph.
+the first.  ``text_values.py`` reads what stands inside a line.
 """
 
 from __future__ import annotations
 
-import ast
 import base64
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from graphc import dims, dtypes
-from graphc.dims import Dim, Size, Symbol
-from graphc.dtypes import ABBREVIATION
-from graphc.errors import UNKNOWN, GraphcError, GraphcValueError, Origin
+from graphc import dtypes
+from graphc.dims import Dim
+from graphc.errors import GraphcError, Origin
 from graphc.ir import Array, Container, Graph, Node, Op, Relation, Shared, Type, Var, make_node
 from graphc.ops.core import constant_op
-from graphc.text import DIM_FUNCTIONS, FORMAT, RESERVED_DIMS, STATEMENTS, auto_base
+from graphc.text import FORMAT, STATEMENTS, auto_base
+from graphc.text_values import WORD, Line, Scope, user_name
 from graphc.verify import agree
 
-__all__ = ["load_dump", "parse"]
-
-_TOKEN = re.compile(r"""
-    (?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?:~\d+)?    # string, or a name that needs quotes
-  | [^\W\d][\w.]*(?:~\d+)?                              # name; the k-th of that name
-  | `[^`]*`                                             # a dim whose name means something else
-  | \d+(?:\.\d*)?(?:[eE][+-]?\d+)?                      # number
-  | [?!]\d+                                             # unknown size; size found out by a node
-  | @(?:[^\W\d]\w*|'(?:[^'\\]|\\.)*'_\d+|"(?:[^"\\]|\\.)*"_\d+)  # inner graph
-  | \.\.\. | == | \#.* | \S
-""", re.VERBOSE)
-_COMMENT = re.compile(r"#\s*(?:(\S+):(\d+))?\s*(?:by (.+?))?\s*\Z")
-_WORD = re.compile(r"[^\W\d]")
-_VALUES: dict[str, Any] = {"None": None, "True": True, "False": False, "inf": float("inf"), "nan": float("nan")}
-
-
-def load_dump(text: str, ops: Mapping[str, Op] | None = None) -> Graph:
-    """The graph that a dump shows; it compiles and gives the same values.
-
-    Args:
-        text: what ``f.dump(stage)`` gave, for the stages that are graphs.
-        ops: the user's own ops by name, where the graph has some.
-
-    Raises:
-        ValueError: text that is no dump; the message has the line and its number.
-
-    >>> import graphc as gc
-    >>> graph = gc.load_dump('''graphc dump 1
-    ... function f
-    ...   input x : f64[n]
-    ...   y = mul(x, 2.0) : f64[n]
-    ...   return y
-    ... ''')
-    >>> graph.outputs[0].type
-    Type(f64[n])
-    """
-    return parse(text, ops)
+__all__ = ["parse"]
 
 
 def parse(text: str, ops: Mapping[str, Op] | None = None, *, check: bool = True, shared: type[Shared] = Shared) -> Graph:
-    """As ``load_dump``; without ``check`` also graphs that the verifier rejects.  ``shared``: class of the state made."""
+    """What ``gc.load_dump`` does; without ``check`` also graphs that the verifier rejects.  ``shared``: class of the state made."""
     return _Reader(text, ops or {}, check, shared).graph()
 
 
@@ -78,28 +40,22 @@ class _Block:
         self.lines: list[tuple[int, str]] = []
 
 
-class _Reader:
+class _Reader(Scope):
     """One dump being read."""
 
     def __init__(self, text: str, ops: Mapping[str, Op], check: bool, shared: type[Shared]) -> None:
-        self.text, self.own_ops, self.check, self.shared_class = text, ops, check, shared
-        self.rows = text.split("\n")
-        self.bodies: dict[str, Graph] = {}
-        self.arrays: dict[str, Array] = {}
+        super().__init__(text)
+        self.own_ops, self.check, self.shared_class = ops, check, shared
         self.containers: dict[str, Container] = {}
-        self.minima: dict[str, int] = {}
-        self.symbols: dict[str, Dim] = {}
-        self.types: dict[tuple[str, ...], Type] = {}
-        self.origins: dict[str, Origin] = {}
         self.op_table: dict[str, Op] = {}
 
     def graph(self) -> Graph:
         function, bodies = self.split()
         for block in reversed(bodies):
-            self.bodies[block.name] = self.block(block, _body_name(block.name))
+            self.bodies[block.name] = self.block(block, user_name(block.name[1:]))
         line = _Line(self, function.number, self.rows[function.number - 1])
         line.expect("function")
-        return self.block(function, _user_name(line.next()))
+        return self.block(function, user_name(line.next()))
 
     def split(self) -> tuple[_Block, list[_Block]]:
         """The blocks; the data section, sizes' bounds are read on the way."""
@@ -123,7 +79,10 @@ class _Reader:
             elif word == "body":
                 line = _Line(self, i, row)
                 line.expect("body")
-                current = _Block(line.next(), i)
+                name = line.next()
+                if name[0] != "@" or len(name) == 1:
+                    line.fail("an inner graph has a name such as @body")
+                current = _Block(name, i)
                 bodies.append(current)
             elif word == "data":
                 i = self.data(i)
@@ -227,87 +186,13 @@ class _Reader:
             line.fail(f"there is no op {name!r}; one of your own is given as load_dump(text, ops={{{name!r}: op}})")
         return found
 
-    def dim(self, token: str) -> Dim:
-        """The dim for a name, ``?k`` or ``!k``."""
-        found = self.symbols.get(token)
-        if found is None:
-            name = token.strip("`")
-            kind = {"?": "unknown", "!": "data"}.get(token[0], "named")
-            symbol = Symbol(name if kind == "named" else None, kind, self.minima.get(name, 0))
-            found = self.symbols[token] = Dim((((symbol,), 1),), 0)
-        return found
 
-    def fail(self, number: int, message: str) -> NoReturn:
-        row = self.rows[number - 1].strip() if 0 < number <= len(self.rows) else ""
-        raise GraphcValueError(f"line {number} of the dump: {message}" + (f"\n    {row[:200]}" if row else ""), UNKNOWN)
-
-
-class _Line:
-    """The tokens of one line, read from left to right."""
+class _Line(Line):
+    """The statements: what a line of a function or an inner graph can be."""
 
     def __init__(self, reader: _Reader, number: int, row: str) -> None:
-        self.reader, self.number = reader, number
-        self.tokens = _TOKEN.findall(row)
-        self.at = 0
-        self.origin = UNKNOWN
-        if self.tokens and self.tokens[-1][0] == "#":
-            self.origin = self._origin(self.tokens.pop())
-
-    def fail(self, message: str) -> NoReturn:
-        self.reader.fail(self.number, message)
-
-    def _origin(self, comment: str) -> Origin:
-        found = self.reader.origins.get(comment)
-        if found is None:
-            match = _COMMENT.match(comment)
-            found = UNKNOWN
-            if match and (match[1] or match[3]):
-                file = re.sub("%([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), match[1]) if match[1] else UNKNOWN.file
-                found = Origin(file, int(match[2] or 0), tuple(match[3].split(", ")) if match[3] else ())
-            self.reader.origins[comment] = found
-        return found
-
-    # ---- tokens ---------------------------------------------------------------------------------
-
-    def peek(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
-
-    def next(self) -> str:
-        if self.at >= len(self.tokens):
-            self.fail("the line ends too early")
-        self.at += 1
-        return self.tokens[self.at - 1]  # type: ignore[no-any-return]
-
-    def accept(self, token: str) -> bool:
-        if self.at < len(self.tokens) and self.tokens[self.at] == token:
-            self.at += 1
-            return True
-        return False
-
-    def expect(self, token: str) -> None:
-        if not self.accept(token):
-            self.fail(f"expected {token!r}, found {self.peek() or 'the end of the line'!r}")
-
-    def end(self) -> None:
-        if self.at < len(self.tokens):
-            self.fail(f"did not expect {self.peek()!r}")
-
-    def separated(self, end: str) -> Any:
-        """Once for each thing of a list with commas; the bracket ``end`` is taken too."""
-        while self.peek() != end:
-            yield None
-            if not self.accept(","):
-                break
-        if end:
-            self.expect(end)
-
-    # ---- statements -----------------------------------------------------------------------------
-
-    def name(self) -> str:
-        token = self.next()
-        if not (_WORD.match(token) or token[0] in "'\""):
-            self.fail(f"expected a name, found {token!r}")
-        return token
+        super().__init__(reader, number, row)
+        self.reader = reader
 
     def use(self, values: Mapping[str, Var]) -> Var:
         token = self.name()
@@ -324,7 +209,7 @@ class _Line:
         token = self.name()
         self.expect(":")
         t = self.type()
-        name = None if _is_auto(token, kind) else _user_name(token)
+        name = None if _is_auto(token, kind) else user_name(token)
         for i, size in enumerate(t.shape):
             symbol = size.symbol if isinstance(size, Dim) else None
             if symbol is not None and symbol.kind == "unknown" and not symbol.label:
@@ -345,15 +230,6 @@ class _Line:
             self.reader.containers[key] = Container(self.stored(key, t).copy())
         return self.reader.containers[key]
 
-    def stored(self, key: str, t: Type) -> Array:
-        array = self.reader.arrays.get(key)
-        if array is None:
-            self.fail(f"there is no data {key}")
-        if array.dtype != t.dtype or array.ndim != t.ndim or any(
-                isinstance(s, int) and s != have for s, have in zip(t.shape, array.shape, strict=True)):
-            self.fail(f"data {key} is {array.dtype}{list(array.shape)}, not {t}")
-        return array
-
     def node(self, values: dict[str, Var]) -> None:
         """``name, ... = op(operands; attributes) : types``, or ``name = value : type``."""
         left = [self.name()]
@@ -361,7 +237,7 @@ class _Line:
             left.append(self.name())
         self.expect("=")
         token = self.peek()
-        is_op = (_WORD.match(token) or token[:1] in ("'", '"')) and self.tokens[self.at + 1:self.at + 2] == ["("] \
+        is_op = (WORD.match(token) or token[:1] in ("'", '"')) and self.tokens[self.at + 1:self.at + 2] == ["("] \
             and token not in ("complex", "full")
         if is_op:
             node = self.application(values)
@@ -375,7 +251,7 @@ class _Line:
         for name, v in zip(left, node.outputs, strict=True):
             self.define(values, name, v)
             if not _is_auto(name, base):
-                v.name = _user_name(name)
+                v.name = user_name(name)
 
     def constant(self, array: Array) -> Node:
         array = array.copy() if array.flags.writeable is False else array
@@ -383,7 +259,7 @@ class _Line:
         return Node(constant_op, (), {"value": array}, (Type(array.dtype, array.shape),), self.origin)
 
     def application(self, values: Mapping[str, Var]) -> Node:
-        op = self.reader.op(_user_name(self.next()), self)
+        op = self.reader.op(user_name(self.next()), self)
         self.expect("(")
         inputs: list[Var] = []
         attrs: dict[str, Any] = {}
@@ -435,179 +311,6 @@ class _Line:
             dtype = dtypes.as_dtype(self.short()) if self.accept(":") else None
             return self.constant(self.cast(value, dtype)).outputs[0]
         return self.use(values)
-
-    # ---- values ---------------------------------------------------------------------------------
-
-    def short(self) -> str:
-        token = self.next()
-        if token not in ABBREVIATION:
-            self.fail(f"expected a dtype, found {token!r}")
-        return token
-
-    def type(self) -> Type:
-        start = self.at
-        try:
-            stop = self.tokens.index("]", start) + 1
-        except ValueError:
-            self.fail("expected a type such as f32[n, 3]")
-        key = tuple(self.tokens[start:stop])
-        t = self.reader.types.get(key)
-        if t is None:
-            dtype = dtypes.as_dtype(self.short())
-            self.expect("[")
-            t = self.reader.types[key] = Type(dtype, tuple([self.size() for _ in self.separated("]")]))
-        self.at = stop
-        return t
-
-    def size(self) -> Size:
-        value = self.value()
-        if isinstance(value, bool) or not isinstance(value, (int, Dim)):
-            self.fail(f"expected a size, found {value!r}")
-        return value
-
-    def known_shape(self, t: Type) -> tuple[int, ...]:
-        shape = tuple(s for s in t.shape if isinstance(s, int))
-        if len(shape) != t.ndim:
-            self.fail("the sizes of data are numbers")
-        return shape
-
-    def array(self) -> Array:
-        """``value : type``, ``value:dtype`` or a plain value; ``full(v)``, ``[...]``, ``data K``."""
-        if self.accept("data"):
-            key = self.next()
-            self.expect(":")
-            return self.stored(key, self.type())
-        full = self.accept("full")
-        value = self.value(lists=True)
-        t: Type | None = None
-        dtype: np.dtype[Any] | None = None
-        if self.accept(":"):
-            if self.tokens[self.at + 1:self.at + 2] == ["["]:
-                t = self.type()
-                dtype = t.dtype
-            else:
-                dtype = dtypes.as_dtype(self.short())
-        flat = self.cast(value, dtype)
-        if t is None:
-            return flat
-        shape = self.known_shape(t)
-        if full and flat.size == 1:
-            return np.full(shape, flat.reshape(()), t.dtype)
-        if flat.size != int(np.prod(shape)):
-            self.fail(f"{flat.size} values for {t}")
-        return flat.reshape(shape)
-
-    def cast(self, value: Any, dtype: np.dtype[Any] | None) -> Array:
-        try:
-            with np.errstate(all="ignore"):
-                array = np.array(value, dtype)
-        except (TypeError, ValueError, OverflowError) as error:
-            self.fail(f"no value of dtype {dtype}: {error}")
-        if array.dtype.name not in dtypes.SHORT:
-            self.fail(f"{value!r} is no number")
-        return array
-
-    def value(self, lists: bool = False) -> Any:
-        """An attribute: sums and products of numbers and dims, tuples, strings, dtypes, types, inner graphs, arrays."""
-        try:
-            total = self.term(lists)
-            while self.peek() in ("+", "-"):
-                sign = self.next()
-                right = self.term(lists)
-                total = total + right if sign == "+" else total - right
-        except (TypeError, ArithmeticError) as error:
-            self.fail(str(error))
-        return total
-
-    def term(self, lists: bool) -> Any:
-        total = self.factor(lists)
-        while self.accept("*"):
-            total = total * self.factor(lists)
-        return total
-
-    def factor(self, lists: bool) -> Any:
-        token = self.next()
-        if token[0].isdigit():
-            return int(token) if token.isdigit() else float(token)
-        if token == "-":
-            return -self.factor(lists)
-        if token in _VALUES:
-            return _VALUES[token]
-        if token == "(":
-            return self.tuple()
-        if token == "[" and lists:
-            return [self.value(lists) for _ in self.separated("]")]
-        if token[0] in "?!`" and len(token) > 1:
-            return self.reader.dim(token)
-        if token[0] in "'\"":
-            return ast.literal_eval(token)
-        if token == "...":
-            return ...
-        if token[0] == "@":
-            if token not in self.reader.bodies:
-                self.fail(f"there is no inner graph {token} below")
-            return self.reader.bodies[token]
-        if _WORD.match(token):
-            return self.word(token)
-        self.fail(f"did not expect {token!r}")
-
-    def tuple(self) -> Any:
-        items = []
-        comma = False
-        while self.peek() != ")":
-            items.append(self.value())
-            comma = self.accept(",")
-            if not comma:
-                break
-        self.expect(")")
-        return tuple(items) if len(items) != 1 or comma else items[0]
-
-    def word(self, token: str) -> Any:
-        if token in ABBREVIATION:
-            if self.peek() == "[":
-                self.at -= 1
-                return self.type()
-            return dtypes.as_dtype(token)
-        if token not in RESERVED_DIMS:
-            return self.reader.dim(token)
-        self.expect("(")
-        if token == "array":
-            t = self.type()
-            self.expect(",")
-            array = self.stored(self.next(), t) if self.accept("data") else self.cast(self.array_value(t), t.dtype)
-            self.expect(")")
-            array = array.reshape(self.known_shape(t))
-            array.setflags(write=False)
-            return array
-        args = [self.value() for _ in self.separated(")")]
-        if token in DIM_FUNCTIONS and len(args) >= 2 and all(isinstance(a, (int, Dim)) for a in args):
-            return dims.call(token, *args)
-        makers: dict[str, tuple[int, Callable[..., Any]]] = {"slice": (3, slice), "complex": (2, _complex), "full": (1, lambda v: v)}
-        if token not in makers or len(args) != makers[token][0]:
-            self.fail(f"did not expect {token}({', '.join(map(repr, args))})")
-        return makers[token][1](*args)
-
-    def array_value(self, t: Type) -> Any:
-        if self.peek() == "full":
-            return np.full(self.known_shape(t), self.value())
-        return self.value(lists=True)
-
-
-def _complex(real: float, imag: float) -> complex:
-    return complex(real, imag)
-
-
-def _user_name(token: str) -> str:
-    """The name without quotes and without the number that makes it unique."""
-    if token[0] in "'\"":
-        quote = token.rindex(token[0]) + 1
-        return str(ast.literal_eval(token[:quote]))
-    return token.partition("~")[0]
-
-
-def _body_name(token: str) -> str:
-    base = token[1:].rpartition("_")[0]
-    return _user_name(base) if base else token[1:]
 
 
 def _is_auto(token: str, base: str) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 from graphc import dims
 from graphc.errors import Origin, VerificationError
 from graphc.ir import Graph, Node, Var, toposort
-from graphc.plan import PLACES, MemoryPlan, Step, Value, is_foreign
+from graphc.plan import PLACES, MemoryPlan, Step, Value, is_foreign, is_view
 
 #: a cell of memory: ("arena", buffer) or ("value", id)
 Cell = tuple[str, int]
@@ -141,10 +141,10 @@ def _run(i: int, step: Step, plan: MemoryPlan, names: _Names, effects: dict[Any,
         value = values[k]
         expected[k] = number
         if value.place == "view":
-            if not node.op.view or value.root != values[step.inputs[0]].root:
+            if not is_view(node) or value.root != values[step.inputs[0]].root:
                 raise VerificationError(f"{label}: {_text(value)} is called a view, which {node.op.name} of that operand is not", node.origin)
             continue
-        if node.op.view:
+        if is_view(node):
             raise VerificationError(f"{label}: {_text(value)} may share memory with its operand, and the plan does not say so", node.origin)
         cell = _cell(value, plan)
         if value.place not in ("arena", "output", "fresh") or cell in written:

@@ -54,9 +54,12 @@ def same_value(value: Array, wanted: Array) -> bool:
     """Is the uniform constant ``value`` the number that a pattern writes?  -0.0 is not 0.0."""
     if value.dtype.kind == "b" or wanted.dtype.kind == "b":
         return value.dtype.kind == wanted.dtype.kind and bool(value) == bool(wanted)
+    if wanted.dtype.kind == "c" and value.dtype.kind != "c":
+        return False
     with np.errstate(all="ignore"):
         here = wanted.astype(value.dtype)
-        return here.tobytes() == value.tobytes() and bool(here.astype(wanted.dtype) == wanted)  # 0.5 is no integer
+        back = here.real if wanted.dtype.kind != "c" else here
+        return here.tobytes() == value.tobytes() and bool(back.astype(wanted.dtype) == wanted)  # 0.5 is no integer
 
 
 def folded(node: Node, limit: int) -> tuple[Var, ...] | None:

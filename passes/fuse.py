@@ -100,7 +100,7 @@ def _grouped(nodes: Sequence[Node], roots: Iterable[Var]) -> list[tuple[_Kernel,
                     assert role is not None
                     k.take(i, role, reduced)
                 continue
-        if is_view(node):
+        if is_broadcast(node):
             continue  # alone it moves nothing
         own = _Kernel(node.outputs[0].type.shape)
         own.take(i, EPILOGUE if reduced is None else REDUCE, reduced)
@@ -141,10 +141,10 @@ def _cheaper_copied(node: Node, copies: int, estimates: dict[Shape, float]) -> b
 def is_pointwise(node: Node) -> bool:
     """Does each element of the result need only the elements of the operands that broadcasting puts beside it?"""
     op = node.op
-    return (op.kind == "elementwise" and op.pure and len(node.outputs) == 1) or is_view(node)
+    return (op.kind == "elementwise" and op.pure and len(node.outputs) == 1) or is_broadcast(node)
 
 
-def is_view(node: Node) -> bool:
+def is_broadcast(node: Node) -> bool:
     """``broadcast_to`` a shape known at the door: no work, an access pattern of the kernel that reads it."""
     return node.op.name == "broadcast_to" and len(node.inputs) == 1
 
@@ -308,7 +308,7 @@ def _kernel_name(nodes: Sequence[Node], names: dict[str, int]) -> str:
     """``sub_exp_sum``: what the kernel does, in order; a number where the name is taken."""
     words: list[str] = []
     for node in nodes:
-        if not is_view(node) and (not words or words[-1] != node.op.name):
+        if not is_broadcast(node) and (not words or words[-1] != node.op.name):
             words.append(node.op.name)
     if len(words) > 5:
         words = [*words[:3], f"and{len(words) - 4}", words[-1]]

@@ -24,7 +24,7 @@ from graphc.ops.arithmetic import add
 from graphc.ops.core import cast
 from graphc.ops.placeholders import gradient_op, tangent_op, zeros_of
 from graphc.passes.context import Context, Rewrite
-from graphc.passes.gradient_safety import guarded_bprop, starts_taint
+from graphc.passes.gradient_safety import carries, guarded_bprop, starts_taint
 from graphc.passes.tangent import push_forward
 
 #: cotangent of each variable; None: nothing flows into it
@@ -116,10 +116,10 @@ class Pruned:
     """G': G pruned to the ancestors of z that are descendants of T, with each variable's consumers."""
 
     def __init__(self, seeds: dict[Var, Var], targets: Sequence[Var]) -> None:
-        self.tainted: set[Var] = set()  # cotangents that came through the branches of a `where`
+        self.taint: dict[Var, int] = {}  # of cotangents: see gradient_safety
         for z, g in seeds.items():
             if g.node is not None and starts_taint(g.node):
-                self.tainted.add(z)
+                self.taint[z] = starts_taint(g.node)
         self.consumers: dict[Var, list[Node]] = {}
         inside = set(targets)
         for node in toposort(seeds):
@@ -143,10 +143,10 @@ def get_inputs(c: Node, g_prime: Pruned) -> tuple[Var, ...]:
 class Operation:
     """An op at a node, with the book's ``bprop``.  D holds a cotangent for each result."""
 
-    __slots__ = ("guard", "node")
+    __slots__ = ("node", "taint")
 
-    def __init__(self, node: Node, guard: bool) -> None:
-        self.node, self.guard = node, guard
+    def __init__(self, node: Node, taint: int) -> None:
+        self.node, self.taint = node, taint
 
     def bprop(self, inputs: Sequence[Var], x: int, d: Sequence[Var | None]) -> Var | None:
         """(6.54): sum_i (grad_X op.f(inputs)_i) D_i, for X the operand at position ``x``.
@@ -158,12 +158,12 @@ class Operation:
         if not node.op.differentiable():
             raise GradientError(f"op {node.op.name} has no gradient", node.origin)
         with on_behalf_of(node.origin.by("build_grad")):
-            return guarded_bprop(node, x, inputs, d, self.guard)
+            return guarded_bprop(node, x, inputs, d, self.taint)
 
 
 def get_operation(c: Node, g_prime: Pruned) -> Operation:
     """The operation that computes C; guarded where its cotangent comes through a ``where``."""
-    return Operation(c, any(v in g_prime.tainted for v in c.outputs))
+    return Operation(c, max(g_prime.taint.get(v, 0) for v in c.outputs))
 
 
 # ---- Algorithm 6.6 ----------------------------------------------------------------------------
@@ -208,8 +208,9 @@ def build_grad(v: Var, g: Insertions, g_prime: Pruned, grad_table: GradTable) ->
                 with on_behalf_of(c.origin.by("build_grad")):
                     gi = _fit(gi, v, c)
                     total = gi if total is None else add(total, gi)  # G <- sum_i G^(i)
-                if op.guard or starts_taint(c):
-                    g_prime.tainted.add(v)
+                taint = carries(c, op.taint)
+                if taint:
+                    g_prime.taint[v] = max(taint, g_prime.taint.get(v, 0))
         if total is not None:
             g.insert(v, total)
         grad_table[v] = total

@@ -7,6 +7,10 @@ taint follows the sweep, and a tainted contribution that is not finite although 
 cotangent is exactly 0 is replaced by 0 (again by a selection, so that derivatives
 of any order are safe too).  Where everything is finite no value changes by a bit.
 
+Picking elements (``sqrt(x)[0]``) makes exact zeros too, for what was not picked.  Their taint is
+*local*: it goes through elementwise and linear ops only, so that the loss of a classifier, which
+picks one column of a row, costs its products nothing.
+
 Linear ops need no guard.  Matrix products mix good and bad rows in one sum, so
 their *operand* is cleaned instead: entries that are not finite and that only meet
 zero cotangents become 0.
@@ -26,18 +30,30 @@ from graphc.ops.elementwise_base import Elementwise
 from graphc.ops.reduction import all as all_
 from graphc.ops.reduction import any as any_
 
+#: taint of a cotangent: everywhere below a `where`; below picked elements, up to the next op that mixes elements
+FULL, LOCAL = 2, 1
+PICKING = frozenset({"subtensor", "advanced_subtensor", "take_along_axis", "diagonal", "max", "min"})
+
 #: elementwise ops whose gradient only selects or passes on its cotangent: finite whatever the operands are
 SELECTING = frozenset({"where", "maximum", "minimum", "relu", "clip", "cast", "conj", "real", "imag", "neg"})
 
 
-def starts_taint(node: Node) -> bool:
-    return node.op.name == "where"
+def starts_taint(node: Node) -> int:
+    """The taint of what flows back through this node even if nothing tainted flows into it."""
+    return FULL if node.op.name == "where" else LOCAL if node.op.name in PICKING else 0
 
 
-def guarded_bprop(node: Node, position: int, inputs: Sequence[Var], cotangents: Sequence[Var | None], guard: bool) -> Var | None:
-    """``op.bprop`` for one operand; with ``guard``, zero cotangents give zero gradients."""
+def carries(node: Node, taint: int) -> int:
+    """The taint below a node whose cotangent has ``taint``."""
+    if taint == LOCAL and not (node.op.linear or node.op.kind in ("elementwise", "movement", "indexing")):
+        taint = 0
+    return max(taint, starts_taint(node))
+
+
+def guarded_bprop(node: Node, position: int, inputs: Sequence[Var], cotangents: Sequence[Var | None], taint: int) -> Var | None:
+    """``op.bprop`` for one operand; where the cotangent is tainted, zero cotangents give zero gradients."""
     op = node.op
-    if not guard or op.linear or op.name in SELECTING or op.kind in ("movement", "indexing"):
+    if not taint or op.linear or op.name in SELECTING or op.kind in ("movement", "indexing"):
         return op.bprop_at(position, inputs, node.outputs, cotangents, node.attrs)  # type: ignore[arg-type]
     d = cotangents[0]
     if isinstance(op, Elementwise) and d is not None:
@@ -48,7 +64,7 @@ def guarded_bprop(node: Node, position: int, inputs: Sequence[Var], cotangents: 
             return op.bprop_at(position, inputs, node.outputs, [d], node.attrs)
         full = grad(d, node.outputs[0], *inputs)
         return None if full is None else sum_to(_cleaned(full, equal(d, 0)), inputs[position])
-    if op.kind == "contraction" and d is not None:
+    if taint == FULL and op.kind == "contraction" and d is not None:
         cleaned = list(inputs)
         for k, (other, meets) in enumerate(zip(inputs, _meets(node, position, inputs, d), strict=True)):
             if meets is not None:
@@ -56,8 +72,8 @@ def guarded_bprop(node: Node, position: int, inputs: Sequence[Var], cotangents: 
         result = op.bprop_at(position, cleaned, node.outputs, [d], node.attrs)
         return None if result is None else sum_to(result, inputs[position])
     result = op.bprop_at(position, inputs, node.outputs, cotangents, node.attrs)  # type: ignore[arg-type]
-    if result is None:
-        return None
+    if result is None or taint != FULL:
+        return result
     return _cleaned(result, _no_flow(node, result, cotangents))
 
 

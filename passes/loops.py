@@ -23,6 +23,7 @@ def loops(graph: Graph, context: Context) -> Graph:
         results = _hoist(node, body, inputs)
         if results is not None:
             for old, new in zip(node.outputs, results, strict=True):
+                new.name = old.name
                 context.log.append(Rewrite("hoist", old, new))
         return results
 
@@ -34,22 +35,25 @@ def _hoist(node: Node, body: Graph, inputs: tuple[Var, ...]) -> Sequence[Var] | 
     captured = inputs[:len(body.inputs) - 1]
     sizes = inputs[len(body.inputs) - 1:]
     outer: dict[Var, Var] = dict(zip(body.inputs[1:], captured, strict=True))  # inner value -> the same value outside
-    moved = False
     stays: set[Var] = {own}
+    moved = False
     for inner in body.nodes:
-        if inner.op.pure and not any(v in stays for v in inner.inputs):
-            copy = Node(inner.op, tuple(outer[v] for v in inner.inputs), inner.attrs, [v.type for v in inner.outputs], inner.origin)
-            outer.update(zip(inner.outputs, copy.outputs, strict=True))
-            moved = moved or bool(inner.inputs)  # a constant alone gains nothing
-        else:
+        if not inner.op.pure or any(v in stays for v in inner.inputs):
             stays.update(inner.outputs)
-    if not moved and body is node.attrs["body"]:
-        return None
+            continue
+        origin = inner.origin.by("hoist") if inner.inputs else inner.origin
+        copy = Node(inner.op, tuple(outer[v] for v in inner.inputs), inner.attrs, [v.type for v in inner.outputs], origin)
+        for old, new in zip(inner.outputs, copy.outputs, strict=True):
+            new.name = old.name
+            outer[old] = new
+        moved = moved or bool(inner.inputs)  # a constant alone gains nothing
+    if not moved:
+        return None if body is node.attrs["body"] else make_node(each_op, inputs, {**node.attrs, "body": body}, node.origin).outputs
     # the frontier: invariant values that something inside still reads
     read = [v for inner in body.nodes if any(y in stays for y in inner.outputs) for v in inner.inputs]
     frontier = [v for v in dict.fromkeys([*read, *body.outputs]) if v in outer and not _is_constant(v)]
     inner_graph, kept = close(body.outputs, [own], frontier, body.name)
-    return make_node(each_op, [*(outer[v] for v in kept), *sizes], {"body": inner_graph, "shape": node.attrs["shape"]}, node.origin).outputs
+    return make_node(each_op, [*(outer[v] for v in kept), *sizes], {**node.attrs, "body": inner_graph}, node.origin.by("hoist")).outputs
 
 
 def _is_constant(v: Var) -> bool:

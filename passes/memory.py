@@ -16,7 +16,7 @@ Places are given in one walk.  A value takes, in this order:
     a free buffer          of the same number of bytes, as a formula
     a new buffer
 
-A view (``Op.view``) lies in its operand's memory, which lives as long as the last of its views.
+A view (``plan.is_view``) lies in its operand's memory, which lives as long as the last of its views.
 Roots, values whose size only their node finds out, and results of ops that are not graphc's own
 (they may give back their operands, or an array that they keep) are not in the arena.
 """
@@ -27,10 +27,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.dims import Size
-from graphc.ir import Graph, Node, Var
+from graphc.ir import Graph, Node, Type, Var
 from graphc.ops.control import fused_op
 from graphc.ops.core import constant_op, is_door
-from graphc.plan import Buffer, MemoryPlan, Return, Step, Value, is_foreign
+from graphc.plan import Buffer, MemoryPlan, Return, Step, Value, is_foreign, is_view
 
 
 def memory(graph: Graph) -> MemoryPlan:
@@ -53,6 +53,7 @@ class _Schedule:
         self.plan = plan
         self.known: dict[Any, tuple[int, ...]] = {}
         self.constants: dict[Any, int] = {}
+        self.door: dict[Type, bool] = {}  # are the sizes of this type known when the call enters?
 
     def value(self, var: Var, place: str, first: int) -> int:
         self.plan.values.append(Value(len(self.plan.values), var, place, first))
@@ -77,15 +78,21 @@ class _Schedule:
         outputs = tuple([self.value(v, "arena", at) for v in node.outputs])
         self.plan.steps.append(Step(node, inputs, outputs, kernel))
         values = self.plan.values
-        if node.op.view:
+        if is_view(node):
             for o in outputs:
                 values[o].place, values[o].root = "view", values[inputs[0]].root
         else:
             foreign = is_foreign(node.op)
             for o in outputs:
-                if foreign or not all(is_door(s) for s in values[o].type.shape):
+                if foreign or not self.known_at_the_door(values[o].type):
                     values[o].place = "fresh"
         return outputs
+
+    def known_at_the_door(self, type: Type) -> bool:
+        found = self.door.get(type)
+        if found is None:
+            found = self.door[type] = all(is_door(s) for s in type.shape)
+        return found
 
 
 def _schedule(graph: Graph, plan: MemoryPlan) -> list[int]:

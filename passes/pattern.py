@@ -42,7 +42,7 @@ from graphc.ir import Array, Node, Op, Type, Var, apply
 from graphc.ops import reduction, softmaxes
 from graphc.ops.broadcasting import broadcast_to_op
 from graphc.ops.core import constant_op
-from graphc.ops.movement import expand_dims_op
+from graphc.ops.movement import expand_dims, expand_dims_op
 from graphc.passes.constants import same_value, uniform
 
 #: what a right side or a procedure gives: a value, a Python scalar, or why the rule does not apply
@@ -71,6 +71,9 @@ class Rule:
         level: "exact", or "fast" (may reassociate, assumes finite values, ignores the sign of zero).
         kinds: kinds of dtype ("biufc") of the matched root's operands for which it holds.
         bits: does an exact rule keep every bit (nan is nan)?  False: it rounds once less, or differently in the last bit.
+        scale: of stable rules, what "units in the last place" are counted in: the true "result", or where operands nearly
+            cancel by nature (logsumexp of values around 0) the largest of the "operands", 1 at least.
+        holds: of stable rules, for which numbers the promise never to be worse is given, where that is not all.
         root: for a procedure: names of the ops it looks at, or a condition on the op.
         over: for a procedure: at least one operand must be made by one of these ops ("same": by the root's own op).
         fn: the procedure.
@@ -87,6 +90,8 @@ class Rule:
     level: str = "exact"
     kinds: str = "biufc"
     bits: bool = True
+    scale: str = "result"
+    holds: Callable[..., bool] | None = None
     root: tuple[str, ...] | Callable[[Op], bool] = ()
     over: tuple[str, ...] = ()
     fn: Callable[[Node], Result] | None = None
@@ -133,13 +138,15 @@ class Axes:
         return lambda x: apply(op, x, **attrs)
 
     def restored(self, y: Var) -> Var:
-        """In a pattern: ``y`` with the reduced axes put back, of size 1."""
-        return apply(_RESTORED, y)
+        """``y`` with the reduced axes put back, of size 1."""
+        return apply(_RESTORED, y) if self.axis is None else expand_dims(y, self.axis)
 
     @property
     def broadcasts_back(self) -> bool:
         """Does the reduced value meet its operand axis by axis?"""
-        return self.keepdims or len(self.axis or ()) == self.rank or self.put_back == self.axis
+        if self.put_back is not None:
+            return self.put_back == self.axis and not self.keepdims
+        return self.keepdims or len(self.axis or ()) == self.rank
 
 
 # ---- compilation of patterns --------------------------------------------------------------------
@@ -244,21 +251,31 @@ def _flatten(rule: Rule, root: Var, names: Mapping[Var, str], swapped: set[Node]
 
 # ---- matching -----------------------------------------------------------------------------------
 
-#: the parameters of a match, or the reason why there is none
-Match = dict[str, Any] | str
+def match(alternative: Alternative, node: Node, why: list[str] | None = None) -> dict[str, Any] | None:
+    """The parameters of one alternative at a node whose operands are already simplified and numbered.
 
-
-def match(alternative: Alternative, node: Node) -> Match:
-    """Bind the parameters of one alternative at a node whose operands are already simplified and numbered."""
+    None where it does not fit; the reason is then appended to ``why``.
+    """
     slots: list[Var] = [node.outputs[0]]
     bound: dict[str, Any] = {}
     put_back: tuple[int, ...] | None = None
     for kind, slot, op, key, order, value, name in alternative.steps:
         v = slots[slot]
-        if kind == "op" or kind == "captured" or kind == "restored":
+        if kind == "any":
+            if bound.setdefault(name, v) is not v:
+                return _miss(why, lambda: f"{name} stands for two different values: {bound[name].describe()} and {v.describe()}")
+        elif kind == "number" or kind == "constant":
+            scalar = uniform(v)
+            if scalar is None:
+                return _miss(why, lambda: f"a constant expected, all of whose elements are the same; got {v.describe()}")
+            if kind == "constant":
+                bound[name] = _scalar(v, scalar)
+            elif value is None or not same_value(scalar, value):
+                return _miss(why, lambda: f"the constant {value} expected, got {scalar}")
+        else:
             at = v.node
             if at is None or at.op is not op:
-                return _mismatch(v, op)
+                return _miss(why, lambda: f"{op.name if op else '?'} expected, got {v.describe()}")
             if kind == "restored":
                 put_back = at.attrs["axes"]
             elif kind == "captured":
@@ -266,35 +283,23 @@ def match(alternative: Alternative, node: Node) -> Match:
                 axes.put_back = put_back
                 known = bound.setdefault(AXES, axes)
                 if known.axis != axes.axis:
-                    return f"reductions along different axes: {known.axis} and {axes.axis}"
-            elif at.key[1] != key:
-                return f"{at.op.name} has attributes {dict(at.attrs)}"
+                    return _miss(why, lambda: f"reductions along different axes: {known.axis} and {axes.axis}")
+            elif at.attrs and at.key[1] != key:
+                return _miss(why, lambda: f"{at.op.name} has attributes {dict(at.attrs)}")
             slots.extend([at.inputs[p] for p in order])
-        elif kind == "any":
-            if bound.setdefault(name, v) is not v:
-                return f"{name} stands for two different values: {bound[name].describe()} and {v.describe()}"
-        else:
-            scalar = uniform(v)
-            if scalar is None:
-                return f"a uniform constant expected, got {v.describe()}"
-            if kind == "number":
-                assert value is not None
-                if not same_value(scalar, value):
-                    return f"the constant {value} expected, got {scalar}"
-            else:
-                bound[name] = _scalar(v, scalar)
     rule = alternative.rule
     if not _kind_fits(rule, node):
-        return f"not for {node.inputs[-1].type.dtype}"
+        return _miss(why, lambda: f"not for {node.inputs[-1].type.dtype}")
     if rule.when is not None:
         verdict = call(rule.when, bound)
         if verdict is not True:
-            return verdict if isinstance(verdict, str) else "its condition does not hold"
+            return _miss(why, lambda: verdict if isinstance(verdict, str) else "its condition does not hold")
     return bound
 
 
-def _mismatch(v: Var, op: Op | None) -> str:
-    return f"{op.name if op else '?'} expected, got {v.describe()}"
+def _miss(why: list[str] | None, reason: Callable[[], str]) -> None:
+    if why is not None:
+        why.append(reason())
 
 
 def _scalar(v: Var, value: Array) -> Var:
@@ -375,22 +380,22 @@ def root_fits(rule: Rule, op: Op) -> bool:
     return any(a.steps[0].op is op for a in compile_rule(rule))
 
 
-def replacement(rule: Rule, alternative: Alternative, node: Node) -> Result:
-    """What the rule gives at ``node``: a value or scalar; a sentence or None where it does not apply."""
-    if rule.fn is not None:
-        if not _kind_fits_procedure(rule, node):
-            return "not for this dtype"
-        return rule.fn(node)
-    found = match(alternative, node)
-    if isinstance(found, str):
-        return found
-    assert rule.rhs is not None
-    result: Result = call(rule.rhs, found)
+def replacement(alternative: Alternative, node: Node, why: list[str] | None = None) -> Result:
+    """What the rule gives at ``node``: a value or a Python scalar; None where it does not apply, the reason in ``why``."""
+    rule = alternative.rule
+    if rule.fn is None:
+        found = match(alternative, node, why)
+        if found is None:
+            return None
+        assert rule.rhs is not None
+        result: Result = call(rule.rhs, found)
+        return result
+    if node.inputs and not _kind_fits(rule, node):
+        return _miss(why, lambda: f"not for {node.inputs[-1].type.dtype}")
+    result = rule.fn(node)
+    if isinstance(result, str):
+        return _miss(why, lambda: str(result))
     return result
-
-
-def _kind_fits_procedure(rule: Rule, node: Node) -> bool:
-    return not node.inputs or _kind_fits(rule, node)
 
 
 def scalar_array(v: Var) -> Array:
@@ -402,6 +407,6 @@ def scalar_array(v: Var) -> Array:
 
 
 __all__ = [
-    "AXES", "CONSTANTS", "Alternative", "Axes", "Index", "Match", "Result", "Rule", "compile_rule", "match", "parameter_type",
+    "AXES", "CONSTANTS", "Alternative", "Axes", "Index", "Result", "Rule", "compile_rule", "match", "parameter_type",
     "pattern", "replacement", "root_fits", "scalar_array",
 ]

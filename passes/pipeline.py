@@ -43,7 +43,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("stabilise", stabilise, "log(1+x), log(sum(exp)): before the gradient, so that derivatives are stable too"),
     Pass("gradient", gradient, "derivative placeholders become the subgraphs of build_grad", required=True),
     Pass("loops", loops, "what does not change from step to step moves out of inner graphs", required=False),
-    Pass("cleanup", cleanup, "merge, fold, simplify and stabilise once more: the gradient's ones, zeros and repeats"),
+    Pass("cleanup", cleanup, "simplify (and fold, and merge) once more: the gradient's ones, zeros and repeats"),
     Pass("fuse", fuse, "elementwise nodes and reductions become kernels"),
 )
 

@@ -186,8 +186,8 @@ class Sweep:
     def _fire(self, alternative: Alternative, node: Node) -> Var | None:
         """What the rule puts in place of ``node``'s result, of the same dtype and shape; None where it does not apply."""
         rule, old = alternative.rule, node.outputs[0]
-        result = replacement(rule, alternative, node)
-        if result is None or isinstance(result, str):
+        result = replacement(alternative, node)
+        if result is None:
             return None
         new = result if isinstance(result, Var) else literal(result, old.type, node)
         if new.type.dtype != old.type.dtype:
@@ -277,11 +277,11 @@ def explain(graph: Graph, rule: Rule, context: Context | None = None) -> list[Si
             continue
         reasons: list[str] = []
         for alternative in index.candidates(node):
-            result = replacement(rule, alternative, node)
-            if isinstance(result, Var) or not (result is None or isinstance(result, str)):
+            why: list[str] = []
+            if replacement(alternative, node, why) is not None:
                 reasons = []
                 break
-            reasons.append(result or "the procedure finds nothing to do")
+            reasons += why or ["the procedure finds nothing to do"]
         else:
             reasons = reasons or [_operands_do_not_fit(node)]
         sites.append(Site(node.outputs[0], max(reasons, key=len) if reasons else None))

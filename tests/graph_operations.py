@@ -100,7 +100,7 @@ def unary_exact(b: Builder) -> Any:
     a = b.value("f", exact=True)
     if a is None:
         return None
-    fn = b.pick([gc.abs, gc.sign, gc.floor, gc.ceil, gc.trunc, gc.round, gc.relu, lambda x: -x, lambda x: +x])
+    fn = b.pick([gc.abs, gc.sign, gc.floor, gc.ceil, gc.trunc, gc.round, gc.relu, gc.negative, gc.positive])
     return fn(a.var)
 
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from graph_operations import OPERATIONS, Operation
 from hypothesis import strategies as st
 
 import graphc as gc
 from graphc import dims
 from graphc.ir import Shared, Var, toposort
 from graphc.ops.evaluate import run_node
-from graph_operations import OPERATIONS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -107,6 +107,7 @@ class Case:
     others: tuple[list[Array], list[Array]]
     special: bool
     derivatives: str
+    operations: list[str]
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Builder:
     known: dict[Var, Array] = field(default_factory=dict)
     env: dict[Any, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
-    operations: int = 0
+    operations: list[str] = field(default_factory=list)
 
     # -- choices ------------------------------------------------------------------------------
 
@@ -223,9 +224,9 @@ class Builder:
                 self.known.update(zip(node.outputs, results, strict=True))
         return self.known[var]
 
-    def add(self, var: Var, exact: bool) -> None:
+    def add(self, var: Var, operation: Operation) -> None:
         """Put a result into the pool, unless it is too large, or not finite where the case has finite values only."""
-        array = self.evaluate(var)
+        array, exact = self.evaluate(var), operation.exact
         if array.size > 400 or array.ndim > 4:
             return
         if array.dtype.kind in "fc":
@@ -241,20 +242,20 @@ class Builder:
         elif array.dtype.kind in "iu" and array.size and max(abs(int(array.max())), abs(int(array.min()))) > 10_000:
             return
         self.pool.append(Value(var, array, exact))
-        self.operations += 1
+        self.operations.append(operation.name)
 
     def grow(self, count: int) -> None:
         """Apply ``count`` random operations."""
         names = [o for o in OPERATIONS for _ in range(o.weight)]
         for _ in range(3 * count):
-            if self.operations >= count:
+            if len(self.operations) >= count:
                 return
             operation = self.pick(names)
             with np.errstate(all="ignore"):
                 result = operation.build(self)
                 if result is not None:
                     for var in result if isinstance(result, list) else [result]:
-                        self.add(var, operation.exact)
+                        self.add(var, operation)
 
 
 # ---- whole functions ----------------------------------------------------------------------------
@@ -280,7 +281,7 @@ def build(source: Source) -> Case:
     state = [leaf.var for leaf in b.leaves if isinstance(leaf.var, Shared)]
     others = _other_sizes(b)
     return Case(inputs, outputs, updates, [b.known[v] for v in inputs], [(s, b.known[s]) for s in state],
-                ([others[v] for v in inputs], [others[s] for s in state]), b.special, derivatives)
+                ([others[v] for v in inputs], [others[s] for s in state]), b.special, derivatives, b.operations)
 
 
 def _cost(b: Builder) -> Var | None:

@@ -59,7 +59,9 @@ def special(dtype: Any) -> Array:
         return np.array([info.min, info.min + 1, 0, 1, 2, 3, 7, info.max - 1, info.max] + ([-1, -2, -3, -7] if d.kind == "i" else []), d)
     if d.kind == "c":
         real = special(dtypes.real_of(d))
-        return (real[:, None] + np.zeros_like(real) * 1j + 1j * real[None, :]).astype(d).ravel()
+        result = np.empty((len(real), len(real)), d)
+        result.real, result.imag = real[:, None], real[None, :]
+        return result.ravel()
     values = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, 1.5, -2.5, 10.0, -30.0, 100.0, -100.0])
     tiny, big = _limits(d)
     return np.concatenate([values.astype(d), tiny, -tiny, big, -big])

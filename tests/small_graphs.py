@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from helpers import leaf
 
 from graphc import dims
 from graphc.ir import Array, Graph, Var
@@ -21,7 +22,6 @@ from graphc.ops.core import cast, constant
 from graphc.ops.movement import expand_dims, reshape, transpose
 from graphc.ops.reduction import max as max_
 from graphc.ops.reduction import sum as sum_
-from helpers import leaf
 
 N, M = dims.dim("n"), dims.dim("m")
 SHAPES = ((N, M), (N, M), (M,), (N, 1), ())

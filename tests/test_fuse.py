@@ -6,8 +6,10 @@ import random
 
 import numpy as np
 import pytest
+from helpers import leaf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_graphs import arguments_for, draw_graph
 
 from graphc import dims
 from graphc.errors import GraphcTypeError
@@ -22,8 +24,6 @@ from graphc.ops.reduction import max as max_
 from graphc.ops.reduction import sum as sum_
 from graphc.passes.context import Context
 from graphc.passes.fuse import fuse
-from helpers import leaf
-from small_graphs import arguments_for, draw_graph
 
 add, mul, neg, exp, div, sqr, tanh, sub = (OPS[k] for k in ("add", "mul", "neg", "exp", "div", "sqr", "tanh", "sub"))
 
@@ -69,8 +69,9 @@ def test_one_node_stays_a_node():
 
 def test_what_a_product_needs_is_stored_once_and_read_by_the_kernel_after_it():
     h = exp(mul(X, 2.0))
-    y = matmul(h, leaf("W", "float64", (dims.dim("m"), 3)))
-    graph, _ = fused(list(Graph([], [y]).inputs) + [X], [y, mul(h, neg(h))])
+    w = leaf("W", "float64", (dims.dim("m"), 3))
+    y = matmul(h, w)
+    graph, _ = fused([X, w], [y, mul(h, neg(h))])
     assert sorted(names(graph)) == ["fused", "fused", "matmul"]
 
 
@@ -169,9 +170,9 @@ def test_the_bodys_types_are_checked():
     attrs = graph.nodes[0].attrs
     with pytest.raises(GraphcTypeError, match="takes 2 operand"):
         make_node(fused_op, [X], attrs)
-    with pytest.raises(GraphcTypeError, match="float32|f32"):
+    with pytest.raises(GraphcTypeError, match="f32"):
         make_node(fused_op, [cast(X, np.dtype("float32")), B], attrs)
-    with pytest.raises(GraphcTypeError, match="kind|elementwise"):
+    with pytest.raises(GraphcTypeError, match="'elementwise'"):
         make_node(fused_op, [X, B], {**attrs, "kind": "gather"})
 
 
@@ -197,10 +198,10 @@ def test_random_graphs_keep_their_bits(seed, n, m):
             assert set(Graph([], body.outputs).shared) == set()
 
 
-def test_a_hundred_thousand_nodes_do_not_recurse():
+def test_thirty_thousand_nodes_do_not_recurse():
     y, z = X, X
-    for i in range(50_000):
+    for i in range(15_000):
         y = neg(y) if i % 50 else exp(y)
         z = add(z, constant(1.0)) if i % 7 else mul(z, y)
     graph, _ = fused([X], [add(y, z)])
-    assert 1 <= len(graph) < 100_000
+    assert 1 <= len(graph) < 30_000

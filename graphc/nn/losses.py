@@ -19,7 +19,9 @@ __all__ = ["binary_cross_entropy", "cross_entropy", "hinge", "l1", "l2", "mse"]
 
 
 def binary_cross_entropy(logits: Any, targets: Any, *, reduction: str = "mean") -> Var:
-    """-(t log p + (1 - t) log(1 - p)) with p = sigmoid(logits), as softplus(z) - t z: finite for all finite logits.
+    """-(t log p + (1 - t) log(1 - p)) with p = sigmoid(logits), as t softplus(-z) + (1 - t) softplus(z).
+
+    Finite for all finite logits, and accurate where it is nearly 0: softplus(z) - t z would cancel there.
 
     ``targets``: in [0, 1], of a shape that broadcasts with ``logits``.
 
@@ -28,7 +30,7 @@ def binary_cross_entropy(logits: Any, targets: Any, *, reduction: str = "mean") 
     >>> float(gc.function([z, t], gc.nn.binary_cross_entropy(z, t))([0.0, 1000.0], [1.0, 1.0]))  # doctest: +ELLIPSIS
     0.34657...
     """
-    return _reduced(softplus(logits) - targets * logits, reduction)
+    return _reduced(targets * softplus(-logits) + (1 - targets) * softplus(logits), reduction)
 
 
 def mse(prediction: Any, target: Any, *, reduction: str = "mean") -> Var:

@@ -14,7 +14,8 @@ from graphc.ops.elementwise_base import Elementwise
 
 
 def _relu(a: Array) -> Array:
-    return np.where(np.less_equal(a, 0), np.zeros((), a.dtype), a)
+    zero = np.zeros((), a.dtype)
+    return np.asarray(np.add(np.maximum(a, zero), zero))  # -0.0 + 0.0 is 0.0
 
 
 # np.maximum does not say which zero max(0.0, -0.0) is; graphc does not either

@@ -82,8 +82,8 @@ class RangeLength(Creation):
     )
 
     def infer(self, start: Type, stop: Type, step: Type) -> Type:  # type: ignore[override]
-        if any(t.ndim or t.dtype != start.dtype for t in (start, stop, step)):
-            raise GraphcTypeError(f"three scalars of one dtype expected; got {start}, {stop}, {step}")
+        if any(t.ndim or t.dtype != start.dtype or t.dtype.kind == "c" for t in (start, stop, step)):
+            raise GraphcTypeError(f"three real scalars of one dtype expected; got {start}, {stop}, {step}")
         return Type(INT, ())
 
     def forward(self, start: Array, stop: Array, step: Array) -> Array:  # type: ignore[override]

@@ -25,6 +25,16 @@ AT_ROOT = (
     -0.0015769367714301972, 0.0010788252019162967, -0.0007380709389960052, 0.000504953265834602, -0.0003454680251063077,
     0.00023635601564027053, -0.00016170622091974803, 0.0001106337276874741)
 
+#: Taylor coefficients of lgamma(2 + t), from t**1 on
+LGAMMA_AT_2 = (
+    0.42278433509846713, 0.3224670334241132, -0.0673523010531981, 0.020580808427784546, -0.007385551028673986,
+    0.0028905103307415234, -0.001192753911703261, 0.0005096695247430425, -0.00022315475845357939,
+    9.945751278180853e-05, -4.492623673813314e-05, 2.050721277567069e-05, -9.439488275268397e-06,
+    4.374866789907488e-06, -2.039215753801366e-06, 9.55141213040742e-07, -4.492469198764566e-07,
+    2.1207184805554665e-07, -1.0043224823968099e-07, 4.7698101693639804e-08, -2.2711094608943164e-08,
+    1.0838659214896955e-08, -5.183475041970047e-09, 2.4836745438024785e-09, -1.1921401405860912e-09,
+    5.731367241678862e-10, -2.7595228851242334e-10)
+
 
 def in_double(fn: Callable[..., Array]) -> Callable[..., Array]:
     """``fn`` on float64, its result in the dtype of the first operand."""
@@ -48,7 +58,17 @@ def _lgamma(x: float) -> float:
 
 erf = by_element(math.erf)
 erfc = by_element(math.erfc)
-lgamma = by_element(_lgamma)
+_lgamma_far = by_element(_lgamma)
+
+
+def lgamma(x: Array) -> Array:
+    """log |gamma(x)|.  From 0.5 to 2.5, about its zeros 1 and 2, by Taylor's series: ``math.lgamma`` has an absolute error there."""
+    near = (x >= 0.5) & (x <= 2.5)
+    t = np.where(near, np.where(x < 1.5, x - 1, x - 2), 0.0)
+    series = np.zeros_like(x)
+    for c in reversed(LGAMMA_AT_2):
+        series = (series + c) * t
+    return np.where(near, np.where(x < 1.5, series - np.log1p(t), series), _lgamma_far(np.where(near, 1.0, x)))
 
 
 def digamma(x: Array) -> Array:

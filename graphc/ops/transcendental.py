@@ -91,7 +91,7 @@ def _not_zero(x: Var) -> Var:
 @half_in_single
 def _sigmoid(a: Array) -> Array:
     e = np.exp(-np.abs(a.real) if a.dtype.kind != "c" else np.where(a.real < 0, a, -a))
-    return np.where(a.real < 0, e, np.ones((), a.dtype)) / (1 + e)
+    return np.asarray(np.where(a.real < 0, e, np.ones((), a.dtype)) / (1 + e))
 
 
 @half_in_single

@@ -14,7 +14,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.ir import Array, Node, Op, Type, Var, apply
 from graphc.ops.arithmetic import abs as abs_
-from graphc.ops.arithmetic import add, conj, div, imag, mul, neg, real, reciprocal, sqr, sub, where
+from graphc.ops.arithmetic import add, conj, div, mul, neg, real, reciprocal, sqr, sub, where
 from graphc.ops.choosing import ceil, floor, maximum, trunc
 from graphc.ops.choosing import round as round_
 from graphc.ops.comparison import (
@@ -145,12 +145,12 @@ SIGNS = (
     Rule("abs_sqr", lambda x: abs_(sqr(x)), lambda x: sqr(x), kinds="f", note="|x*x| = x*x; integers may wrap below 0"),
     Rule("abs_exp", lambda x: abs_(exp(x)), lambda x: exp(x), kinds="f", note="exp(x) >= +0"),
     Rule("sqr_neg", lambda x: sqr(neg(x)), lambda x: sqr(x), kinds="iuf", note="(-x)(-x) = x*x"),
-    Rule("sqr_abs", lambda x: sqr(abs_(x)), lambda x: sqr(x), kinds="iuf", note="|x||x| = x*x"),
+    Rule("sqr_abs", lambda x: sqr(abs_(x)), lambda x: sqr(x), lambda x: not dtypes.is_complex(x.type.dtype) or "x is complex",
+         kinds="iuf", note="|x||x| = x*x"),
     Rule("cos_neg", lambda x: cos(neg(x)), lambda x: cos(x), kinds="f", bits=False, note="cos is even"),
     Rule("cosh_neg", lambda x: cosh(neg(x)), lambda x: cosh(x), kinds="f", bits=False, note="cosh is even"),
     Rule("abs_conj", lambda z: abs_(conj(z)), lambda z: abs_(z), note="|conj z| = |z|"),
     Rule("real_conj", lambda z: real(conj(z)), lambda z: real(z), note="Re conj z = Re z"),
-    Rule("imag_conj", lambda z: imag(conj(z)), lambda z: neg(imag(z)), note="Im conj z = -Im z"),
 )
 
 # ---- powers and quotients ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from graphc.errors import GraphcError
 from graphc.ir import Node, Type, Var, apply
 from graphc.ops.arithmetic import add
 from graphc.ops.core import constant, dim_of, is_door
-from graphc.ops.indexing import inc_subtensor_op, set_subtensor_op, subtensor, subtensor_op
+from graphc.ops.indexing import inc_subtensor_op, set_subtensor_op, subtensor
 from graphc.ops.joining import concatenate
 from graphc.ops.movement import expand_dims
 from graphc.ops.slicing import NEW, SCALAR, WHOLE, Index, is_advanced, slice_entry
@@ -178,5 +178,4 @@ RULES: tuple[Rule, ...] = (
          examples=(lambda: subtensor(concatenate([_leaf(2), _leaf(3)]), ((2, 5, 1),)), lambda: subtensor(concatenate([_leaf(2, 2), _leaf(3, 2)]), (4, 1)),
                    lambda: subtensor(concatenate([_leaf("n"), _leaf("m")]), ((0, _N, 1),)))),
 )
-assert subtensor_op.name == "subtensor"
 __all__ = ["RULES"]

@@ -18,9 +18,9 @@ from graphc.ir import Node, Type, Var, apply
 from graphc.ops.arithmetic import add, mul, neg
 from graphc.ops.broadcasting import broadcast_shapes, broadcast_to, broadcast_to_op, sum_to_op
 from graphc.ops.core import cast, constant, dim_of, dim_op, is_door, size_of_op
-from graphc.ops.creation import iota
+from graphc.ops.creation import iota_op
 from graphc.ops.joining import concatenate_op
-from graphc.ops.movement import expand_dims, expand_dims_op, reshape_op, squeeze, squeeze_op, transpose, transpose_op
+from graphc.ops.movement import expand_dims, expand_dims_op, reshape_op, squeeze, transpose, transpose_op
 from graphc.ops.reduction import sum as sum_
 from graphc.ops.transcendental import exp
 from graphc.passes.constants import uniform
@@ -321,8 +321,8 @@ SIZES = (
     Rule("size_operand", root=lambda op: op.sized and op.nout == 1, over=("constant", "dim"), fn=_size_operand, same_sizes=True,
          note="a size known by now is no operand", examples=(
              lambda: apply(broadcast_to_op, _leaf(), apply(dim_op, size=dims.dim("n")), shape=(None,)),
-             lambda: apply(iota(_leaf(dtype="int64")).node.op, constant(4), shape=(None,), dtype=np.dtype("int64")))),  # type: ignore[union-attr]
+             lambda: apply(iota_op, constant(4), shape=(None,), dtype=dtypes.DTYPES["int64"]))),
 )
 
 RULES: tuple[Rule, ...] = (*VIEWS, *BROADCASTS, *SIZES)
-__all__ = ["RULES", "squeeze_op", "target_shape"]
+__all__ = ["RULES", "target_shape"]

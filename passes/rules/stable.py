@@ -19,8 +19,8 @@ from graphc.ops.transcendental import exp, expm1, log, log1mexp, log1p, logaddex
 from graphc.passes.pattern import Axes, Rule, scalar_array
 
 
-def _stable(name: str, lhs: Any, rhs: Any, note: str, when: Any = None) -> Rule:
-    return Rule(name, lhs, rhs, when, note=note, phase="stable", kinds="f", bits=False)
+def _stable(name: str, lhs: Any, rhs: Any, note: str, when: Any = None, scale: str = "result", holds: Any = None) -> Rule:
+    return Rule(name, lhs, rhs, when, note=note, phase="stable", kinds="f", bits=False, scale=scale, holds=holds)
 
 
 def _same_axes(axes: Axes) -> bool | str:
@@ -32,16 +32,21 @@ def _positive(k: Var) -> bool | str:
     return 0 < value < float("inf") or "the constant is not positive and finite"
 
 
+def _no_inf(x: Any) -> bool:
+    """A row with +inf is nan as a whole in softmax and log_softmax; exp(x)/sum(exp(x)) has zeros beside the nan."""
+    return float("inf") not in x
+
+
 LOGARITHMS = (
     _stable("log_softmax", lambda x, axes: log(axes.softmax(x)), lambda x, axes: axes.log_softmax(x),
-            "softmax underflows to 0, its logarithm does not"),
+            "softmax underflows to 0, its logarithm does not", scale="operands"),
     _stable("logsumexp", lambda x, axes: log(axes.sum(exp(x))), lambda x, axes: axes.logsumexp(x),
-            "exp overflows beyond 709 (float32: 88) and underflows below -745 (-103)"),
+            "exp overflows beyond 709 (float32: 88) and underflows below -745 (-103)", scale="operands"),
     _stable("logsumexp_div", lambda x, axes, k: log(div(axes.sum(exp(x)), k)), lambda x, axes, k: sub(axes.logsumexp(x), log(k)),
-            "log(sum(exp(x)) / k), the logarithm of a mean", _positive),
+            "log(sum(exp(x)) / k), the logarithm of a mean", _positive, scale="operands"),
     _stable("logsumexp_mul", lambda x, axes, k: log(mul(axes.sum(exp(x)), k)), lambda x, axes, k: add(axes.logsumexp(x), log(k)),
-            "log(k sum(exp(x)))", _positive),
-    _stable("logaddexp", lambda a, b: log(add(exp(a), exp(b))), lambda a, b: logaddexp(a, b), "as logsumexp, of two"),
+            "log(k sum(exp(x)))", _positive, scale="operands"),
+    _stable("logaddexp", lambda a, b: log(add(exp(a), exp(b))), lambda a, b: logaddexp(a, b), "as logsumexp, of two", scale="operands"),
     _stable("log_sigmoid", lambda x: log(sigmoid(x)), lambda x: neg(softplus(neg(x))), "sigmoid underflows to 0, its logarithm is x then"),
     _stable("softplus", (lambda x: log(add(1, exp(x))), lambda x: log1p(exp(x))), lambda x: softplus(x),
             "exp overflows; log(1 + exp(x)) loses exp(x) where it is small"),
@@ -61,12 +66,12 @@ DIFFERENCES = (
     _stable("expm1", (lambda x: sub(exp(x), 1), lambda x: add(exp(x), -1)), lambda x: expm1(x), "exp(x) loses the digits of a small x"),
     _stable("one_minus_exp", lambda x: sub(1, exp(x)), lambda x: neg(expm1(x)), "exp(x) loses the digits of a small x"),
     _stable("log_softmax_sub", (lambda x, axes: sub(x, axes.logsumexp(x)), lambda x, axes: sub(x, axes.restored(axes.logsumexp(x)))),
-            lambda x, axes: axes.log_softmax(x), "x - y where y is nearly x: one shift for both", _same_axes),
+            lambda x, axes: axes.log_softmax(x), "x - y where y is nearly x: one shift for both", _same_axes, "operands", _no_inf),
 )
 
 QUOTIENTS = (
     _stable("softmax", (lambda x, axes: div(exp(x), axes.sum(exp(x))), lambda x, axes: div(exp(x), axes.restored(axes.sum(exp(x))))),
-            lambda x, axes: axes.softmax(x), "inf / inf, 0 / 0", _same_axes),
+            lambda x, axes: axes.softmax(x), "inf / inf, 0 / 0", _same_axes, holds=_no_inf),
     _stable("exp_log_softmax", lambda x, axes: exp(axes.log_softmax(x)), lambda x, axes: axes.softmax(x), "one op less"),
     _stable("sigmoid", (lambda x: reciprocal(add(1, exp(neg(x)))), lambda x: div(1, add(1, exp(neg(x)))), lambda x: div(exp(x), add(1, exp(x)))),
             lambda x: sigmoid(x), "exp overflows; inf / inf"),
@@ -75,8 +80,9 @@ QUOTIENTS = (
     _stable("mul_sigmoid", lambda x, y: div(y, add(1, exp(neg(x)))), lambda x, y: mul(y, sigmoid(x)), "exp overflows before the quotient underflows"),
     _stable("mul_sigmoid_neg", lambda x, y: div(y, add(1, exp(x))), lambda x, y: mul(y, sigmoid(neg(x))),
             "exp overflows before the quotient underflows"),
-    _stable("div_exp", lambda x, y: div(x, exp(y)), lambda x, y: mul(x, exp(neg(y))), "exp(y) overflows; its derivative is inf/inf"),
-    _stable("one_div_exp", lambda y: reciprocal(exp(y)), lambda y: exp(neg(y)), "exp(y) overflows; its derivative is inf/inf"),
+    _stable("div_exp", lambda x, y: div(x, exp(y)), lambda x, y: mul(x, exp(neg(y))), "exp(y)**2 in the derivative overflows; between -745 and -700 exp(y) is subnormal, and exp(-y) infinite",
+            holds=lambda x, y: not -745 < y < -700 and not -104 < y < -87),
+    _stable("one_div_exp", lambda y: reciprocal(exp(y)), lambda y: exp(neg(y)), "exp(y)**2 in the derivative overflows"),
     _stable("sqrt_sqr", (lambda x: sqrt(sqr(x)), lambda x: sqrt(mul(x, x))), lambda x: abs_(x),
             "x*x overflows and underflows; the derivative at 0 is 0, not nan"),
 )

@@ -1,0 +1,175 @@
+"""The fuzzer, a short run: random functions in every mode; and that it would notice.
+
+``python tests/fuzz_long.py --minutes 10`` runs it for longer and names pass and rule of what it finds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from graph_checks import REFERENCE, Difference, Subject, bisect, check, check_determinism, compare, input_text, judge_of, reproducer
+from graph_operations import OPERATIONS
+from graph_strategies import Case, Drawn, Seeded, build, sources
+from hypothesis import HealthCheck, given, settings, target
+
+import graphc as gc
+from graphc.ir import Graph
+from graphc.judging import Judge
+from graphc.passes.context import Context
+from graphc.passes.pipeline import PIPELINE, Pass
+from graphc.text_parse import load_dump
+
+
+@settings(max_examples=60, derandomize=True, deadline=None, database=None,
+          suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
+@given(sources())
+def test_drawn_functions(source: Drawn) -> None:
+    case = build(source)
+    target(float(len(source.taken)))  # larger graphs where there is a choice
+    try:
+        check(case, source)
+    except Exception as error:
+        error.add_note(reproducer(case))
+        raise
+
+
+@pytest.mark.parametrize("block", range(6))
+def test_seeded_functions(block: int) -> None:
+    for seed in range(100 * block, 100 * block + 15):
+        source = Seeded(seed)
+        case = build(source)
+        try:
+            check(case, source, thorough=seed % 15 == 0)
+            if seed % 5 == 0:
+                check_determinism(case, Seeded(seed))
+        except Exception as error:
+            error.add_note(f"python tests/fuzz_long.py --seed {seed}\n{reproducer(case)}")
+            raise
+
+
+def test_every_operation_takes_part() -> None:
+    """Over some hundred seeds each entry of the table adds to a pool."""
+    used: dict[str, int] = {}
+    for seed in range(300):
+        for name in build(Seeded(seed)).operations:
+            used[name] = used.get(name, 0) + 1
+    assert set(used) == {o.name for o in OPERATIONS}
+
+
+def test_every_kind_of_case_occurs() -> None:
+    cases = [build(Seeded(seed)) for seed in range(200)]
+    assert {c.derivatives for c in cases} == {"none", "grad", "second", "jvp"}
+    assert {c.special for c in cases} == {True, False}
+    assert any(c.updates for c in cases) and any(c.state for c in cases)
+    arrays = [a for c in cases for a in c.arguments]
+    assert {"bool", "int8", "int32", "int64", "float32", "float64", "complex128"} <= {a.dtype.name for a in arrays}
+    sizes = {n for a in arrays for n in a.shape}
+    assert {0, 1, 2, 3, 5} <= sizes
+
+
+# ---- it would notice ------------------------------------------------------------------------------
+
+
+def _case(build_: Any, *arrays: Any) -> Case:
+    variables = [gc.tensor(f"x{k}", shape=(None,) * a.ndim, dtype=a.dtype) for k, a in enumerate(arrays)]
+    return Case(variables, [build_(*variables)], [], list(arrays), [], (list(arrays), []), False, "none", [])
+
+
+def _difference(outputs: Any, broken: Any, *arrays: Any) -> str | None:
+    """What the judge says of ``broken`` where ``outputs`` is the reference."""
+    case = _case(outputs, *arrays)
+    subject = Subject(case.inputs, case.outputs, [], [])
+    f = subject.compile(REFERENCE)
+    want = subject.call(f, case.arguments)
+    try:
+        compare(judge_of(f, subject, case.arguments, []), want, [np.asarray(broken, want[0].dtype)], "")
+    except Difference as error:
+        return str(error)
+    return None
+
+
+def test_the_judge_refuses_wrong_values() -> None:
+    v = np.array([0.5, 1.0, 2.0])
+    assert _difference(lambda x: x * 2, v * 2, v) is None
+    assert _difference(lambda x: x * 2, v * 2 + 1e-15, v) is None
+    assert "index (1,)" in str(_difference(lambda x: x * 2, [1.0, 2.0001, 4.0], v))
+    assert _difference(lambda x: gc.log(x), [np.nan] * 3, v)
+    assert _difference(lambda x: gc.log(x - 1), np.full(3, 0.0), v)  # -inf and nan may become better, but not log(1) wrong
+    assert _difference(lambda x: x > 1, [False, True, True], v)
+    assert _difference(lambda x: x * 2, [1.0, 2.0], v) and _difference(lambda x: x * 2, np.ones((3, 1)), v)
+
+
+def test_the_judge_accepts_better_values() -> None:
+    tiny = np.array([1e-12, 1e-18, 3.0])
+    assert _difference(lambda x: gc.log(1 + x), np.log1p(tiny), tiny) is None
+    assert _difference(lambda x: gc.log(1 + x), np.log1p(tiny) + np.array([0, 0, 1e-3]), tiny)
+    big = np.array([1000.0, 0.0])
+    assert _difference(lambda x: gc.log(gc.exp(x)), big, big) is None
+    cancelled = np.array([1.0, 2.0])
+    assert _difference(lambda x: (x + 1e16) - 1e16, cancelled, cancelled) is None
+    assert _difference(lambda x: gc.floor((x * 3) / 3), [0.0, 2.0], cancelled) is None  # one ulp below 1 is as good
+    assert _difference(lambda x: gc.floor(x), [0.0, 2.0], cancelled)
+
+
+def _broken(graph: Graph, context: Context) -> Graph:
+    """A pass with a bug: every tanh(x) becomes x * 1.01."""
+    from graphc.ir import rebuild
+
+    def visit(node: Any, inputs: Any) -> Any:
+        return (inputs[0] * 1.01,) if node.op.name == "tanh" else None
+    return graph.with_roots(rebuild(graph.roots, {}, visit=visit))
+
+
+def test_a_broken_pass_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphc.passes import pipeline
+    k = [p.name for p in PIPELINE].index("simplify")
+    patched = (*PIPELINE[:k], Pass("simplify", _broken, "broken for this test"), *PIPELINE[k + 1:])
+    case = _case(lambda x: gc.exp(gc.tanh(x)) + 1.0, np.array([0.1, 0.2]))
+    text, arguments = input_text(case), case.arguments
+    assert bisect(text, arguments) == "it does not happen again"
+    monkeypatch.setattr(pipeline, "PIPELINE", patched)
+    with pytest.raises((Difference, gc.errors.GraphcError)):
+        check(case, Seeded(0))
+    assert bisect(text, arguments).startswith("pass 'simplify'")
+
+
+def test_a_broken_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphc.passes import rewrite
+    from graphc.passes.pattern import Alternative
+    honest = rewrite.replacement
+
+    def wrong(alternative: Alternative, node: Any, *rest: Any) -> Any:
+        result = honest(alternative, node, *rest)
+        return node.inputs[0] if result is not None and alternative.rule.name == "log1p" else result
+    monkeypatch.setattr(rewrite, "replacement", wrong)
+    case = _case(lambda x: gc.log(1 + x) * 2.0, np.array([0.1, 0.2]))
+    found = bisect(input_text(case), case.arguments)
+    assert found.startswith("pass 'stabilise'") and "log1p" in found
+
+
+def test_the_reproducer_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    case = _case(lambda x: gc.sum(gc.where(x > 0, x, 0.0)), np.array([np.nan, -0.0, np.inf, 1e-310]))
+    exec(compile(reproducer(case), "reproducer", "exec"), {})
+    assert "it does not happen again" in capsys.readouterr().out
+
+
+def test_judging_in_wide_floats_needs_no_inner_graphs() -> None:
+    """Where an op has no wide form the noise alone decides."""
+    x = gc.vector("x")
+    f = gc.function([x], gc.jacobian(gc.exp(x) - 1, x), mode=REFERENCE)
+    v = np.array([1e-9, 1.0])
+    (env,) = [f._compiled.door.solve([v])]
+    judge = Judge(f.graph, [v], env)
+    want = f(v)
+    assert judge.difference(0, want, want * (1 + 1e-14)) is None
+    assert judge.difference(0, want, want * 1.01) is not None
+
+
+@pytest.mark.parametrize("seed", [3, 42])
+def test_input_dumps_load(seed: int) -> None:
+    case = build(Seeded(seed))
+    graph = load_dump(input_text(case))
+    assert len(graph.inputs) == len(case.inputs) and len(graph.outputs) == len(case.outputs)
+
