@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc import dims, dtypes
 from graphc.dims import Dim, Size, Symbol
-from graphc.errors import GraphcError, GraphcTypeError, GraphcValueError, Origin
+from graphc.errors import GraphcTypeError, GraphcValueError, Origin
 from graphc.ir import Array, Graph, Relation, Shared, Type, Var
 
 Runner = Callable[[Sequence[Array], Mapping[Symbol, int]], list[Array]]
@@ -42,8 +42,8 @@ class Door:
         self.updated = tuple(s for s, _ in graph.updates)
         # locks in one order everywhere, so that functions that share state cannot wait for each other in a ring
         self.locked: tuple[Shared, ...] = tuple(sorted(dict.fromkeys([*self.updated, *(self.shared if self.updated else ())]), key=lambda s: id(s.container)))
-        self.sources = _sources((*graph.inputs, *graph.shared))
-        self.plain = not any(isinstance(s, Dim) for v in (*graph.inputs, *graph.shared) for s in v.type.shape)
+        self.leaves = (*graph.inputs, *graph.shared)
+        self.sources = _sources(self.leaves)
         self.minima = _minima(graph)
 
     # -- arguments ----------------------------------------------------------------------------
@@ -83,10 +83,12 @@ class Door:
 
     def solve(self, arrays: Sequence[Array]) -> dict[Symbol, int]:
         """The symbols from the shapes; GraphcValueError naming the two arguments that disagree."""
-        leaves = (*self.graph.inputs, *self.shared)
+        leaves = self.leaves
         env: dict[Symbol, int] = {}
         later: list[tuple[int, int, Size]] = []
         for k, (v, a) in enumerate(zip(leaves, arrays, strict=True)):
+            if a.shape == v.type.shape:
+                continue
             for axis, (size, have) in enumerate(zip(v.type.shape, a.shape, strict=True)):
                 if isinstance(size, int):
                     if size != have:
@@ -131,7 +133,7 @@ class Door:
 
     def _disagree(self, symbol: Symbol, k: int, axis: int, have: int, arrays: Sequence[Array]) -> None:
         j, other = self.sources[symbol]
-        leaves = (*self.graph.inputs, *self.shared)
+        leaves = self.leaves
         first = self._leaf(j).split(": ", 1)[1]
         label = f"dim {symbol.name!r}" if symbol.name else "one size"
         raise GraphcValueError(
@@ -165,28 +167,34 @@ class Door:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Array]:
         """Run the graph; state is replaced after everything is computed, all of it or none."""
         arrays = self.arguments(args, kwargs)
-        with ExitStack() as stack:
+        if not self.shared:
+            return self.runner(arrays, self.solve(arrays))
+        held = 0
+        try:
             for s in self.locked:
-                stack.enter_context(s.container.lock)
+                s.container.lock.acquire()
+                held += 1
             arrays += self._state()
             env = self.solve(arrays)
             try:
                 results = self.runner(arrays, env)
-            except GraphcError:
-                raise
             except MemoryError as error:
                 error.add_note(f"in {self.name}(), with sizes {', '.join(f'{s}={n}' for s, n in env.items())}; no state was changed")
                 raise
             k = len(results) - len(self.updated)
             for s, value in zip(self.updated, results[k:], strict=True):
-                self._check_new(s, value)
+                if value.shape != s.type.shape:
+                    self._check_new(s, value)
             for s, value in zip(self.updated, results[k:], strict=True):
                 s.container.value = value
+        finally:
+            for s in self.locked[:held]:
+                s.container.lock.release()
         return results[:k]
 
     def _state(self) -> list[Array]:
         """The state as of one moment."""
-        if len(self.shared) <= 1 or self.locked:
+        if len(self.shared) == 1 or self.locked:
             return [s.container.value for s in self.shared]
         with ExitStack() as stack:
             for s in sorted(self.shared, key=lambda s: id(s.container)):

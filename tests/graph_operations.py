@@ -247,7 +247,7 @@ def pattern(b: Builder) -> Any:
         lambda: one / (one + gc.exp(-x)), lambda: gc.log(gc.sigmoid(x)), lambda: gc.log(one - gc.sigmoid(x)), lambda: one - gc.sigmoid(x),
         lambda: gc.log(gc.exp(x) + gc.exp(y)), lambda: gc.log(gc.exp(x)), lambda: gc.exp(gc.log(gc.abs(x) + 0.5)),
         lambda: gc.sqrt(gc.square(x)), lambda: gc.square(gc.sqrt(gc.abs(x))), lambda: gc.sqrt(x * x), lambda: gc.abs(gc.abs(x)),
-        lambda: x + 0, lambda: 0.0 + x, lambda: x - 0.0, lambda: x * 1, lambda: x * 0, lambda: x / 1, lambda: x * -1, lambda: -(-x),
+        lambda: x + 0, lambda: 0.0 + x, lambda: x - 0.0, lambda: x * 1, lambda: x * 0, lambda: x / 1, lambda: x * -1, lambda: gc.negative(-x),
         lambda: x - x, lambda: x / (gc.square(x) + 1) * (gc.square(x) + 1), lambda: (x + y) - y, lambda: x + x, lambda: x * 2 / 2,
         lambda: x * 2 * 3, lambda: x + 2 + 3, lambda: x / 2 / 4, lambda: x * y + x * y, lambda: x * y + x, lambda: (-x) * (-y),
         lambda: x - (-y), lambda: (-x) - y, lambda: -(x - y), lambda: (x * -1.0) + y, lambda: x ** 2 * x, lambda: (x ** 2) ** 2,

@@ -106,6 +106,7 @@ class Case:
     state: list[tuple[Shared, Array]]
     others: tuple[list[Array], list[Array]]
     special: bool
+    values: int  # how many of the outputs are not derivatives
     derivatives: str
     operations: list[str]
 
@@ -116,6 +117,7 @@ class Builder:
 
     source: Source
     special: bool = False
+    specials: tuple[float, ...] = SPECIAL
     floatx: str = "float64"
     pool: list[Value] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
@@ -205,7 +207,7 @@ class Builder:
             x = np.asarray(rng.uniform(low, high, shape))
             x = np.round(x * 2) / 2 if grid else x
             if self.special:
-                x = np.where(rng.random(shape) < 0.3, rng.choice(np.array(SPECIAL), shape), x)
+                x = np.where(rng.random(shape) < 0.3, rng.choice(np.array(self.specials), shape), x)
             return np.asarray(x)
         if kind == "c":
             parts = np.empty(shape, "complex128")  # draw() + 1j * draw() would mix special values
@@ -265,6 +267,7 @@ def build(source: Source) -> Case:
     """A random function with arguments."""
     b = Builder(source)
     b.special = b.chance(25)
+    b.specials = b.pick([SPECIAL, SPECIAL[3:]])
     b.floatx = b.pick(["float64", "float32"])
     b.sizes = {"a": b.pick(SIZES), "b": b.pick(SIZES), "1": 1}
     for position in range(b.between(2, 4)):
@@ -275,13 +278,14 @@ def build(source: Source) -> Case:
     for _ in range(b.between(0, 2)):
         outputs.append(b.pick(results))
     derivatives = b.pick(["grad", "none", "second", "none", "jvp", "grad"])
+    values = len(outputs)
     outputs += _derivatives(b, derivatives)
     updates = _updates(b)
     inputs = [leaf.var for leaf in b.leaves if not isinstance(leaf.var, Shared)]
     state = [leaf.var for leaf in b.leaves if isinstance(leaf.var, Shared)]
     others = _other_sizes(b)
     return Case(inputs, outputs, updates, [b.known[v] for v in inputs], [(s, b.known[s]) for s in state],
-                ([others[v] for v in inputs], [others[s] for s in state]), b.special, derivatives, b.operations)
+                ([others[v] for v in inputs], [others[s] for s in state]), b.special, values, derivatives, b.operations)
 
 
 def _cost(b: Builder) -> Var | None:

@@ -74,7 +74,7 @@ def test_every_kind_of_case_occurs() -> None:
 
 def _case(build_: Any, *arrays: Any) -> Case:
     variables = [gc.tensor(f"x{k}", shape=(None,) * a.ndim, dtype=a.dtype) for k, a in enumerate(arrays)]
-    return Case(variables, [build_(*variables)], [], list(arrays), [], (list(arrays), []), False, "none", [])
+    return Case(variables, [build_(*variables)], [], list(arrays), [], (list(arrays), []), False, 1, "none", [])
 
 
 def _difference(outputs: Any, broken: Any, *arrays: Any) -> str | None:

@@ -6,7 +6,7 @@
 
 All shift by the maximum, so that nothing overflows.  Rows that hold only -inf have
 no probability to share: logsumexp gives -inf (and a gradient of 0), the others NaN.
-A +inf makes logsumexp +inf and its row of the others NaN.  Half precisions are
+A +inf makes logsumexp +inf; in its row of the others it is NaN, the rest 0 and -inf.  Half precisions are
 computed in float32 and rounded once.
 """
 
@@ -31,9 +31,10 @@ from graphc.ops.transcendental import exp
 
 
 def _wide_and_top(x: Array, axis: Axes) -> tuple[Array, Array]:
-    """``x`` in the dtype of the computation, and its maximum."""
+    """``x`` in the dtype of the computation, and its maximum, 0 where that is not finite: inf - inf would be NaN."""
     wide = np.asarray(x, accumulator(x.dtype), order="C")
-    return wide, np.maximum.reduce(wide, axis=axis, keepdims=True, initial=-np.inf)
+    top = np.maximum.reduce(wide, axis=axis, keepdims=True, initial=-np.inf)
+    return wide, np.where(np.isfinite(top), top, top.dtype.type(0))
 
 
 class LogSumExp(Reduction):
@@ -51,7 +52,6 @@ class LogSumExp(Reduction):
     def forward(self, x: Array, *, axis: Axes, keepdims: bool) -> Array:  # type: ignore[override]
         with np.errstate(all="ignore"):
             wide, top = _wide_and_top(x, axis)
-            top = np.where(np.isfinite(top), top, top.dtype.type(0))  # inf - inf would be NaN
             y = np.log(np.add.reduce(np.exp(wide - top), axis=axis, keepdims=True)) + top
             return (y if keepdims else np.squeeze(y, axis)).astype(x.dtype, copy=False)
 
