@@ -11,8 +11,11 @@ This file is that picture as code: the first one to open.
 
 from __future__ import annotations
 
+import functools
 import gc as garbage
+import importlib.util
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -158,10 +161,21 @@ def backend_name(mode: Mode) -> str:
     """The backend that a mode means; "auto" is the fastest one that is there."""
     name = mode.backend or config.backend
     if name == "auto":
+        if not _llvmlite_is_there():
+            return "numpy"
         return "llvm" if "llvm" in backends.BACKENDS else "numpy"
     if name not in backends.BACKENDS:
         raise GraphcValueError(f"the backend {name!r} is not available here; there are: {', '.join(sorted(backends.BACKENDS))}")
     return str(name)
+
+
+@functools.cache
+def _llvmlite_is_there() -> bool:
+    """Without llvmlite everything works, on the NumPy backend; that is said once."""
+    if importlib.util.find_spec("llvmlite") is not None:
+        return True
+    warnings.warn("llvmlite is not installed: functions run on the NumPy backend (pip install llvmlite for native code)", stacklevel=2)
+    return False
 
 
 __all__ = ["MODES", "Compiled", "Mode", "as_mode", "backend_name", "compile_function"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from graphc import dtypes
@@ -13,9 +14,9 @@ from graphc.ops import reduction as reductions
 from graphc.ops import softmaxes as stable
 from graphc.ops.arithmetic import mul, neg, where
 from graphc.ops.comparison import equal, less
-from graphc.ops.core import as_var, axis_of, size_of
+from graphc.ops.core import as_var, axis_of, shape_of, size_of
 from graphc.ops.gathering import take_along_axis
-from graphc.ops.movement import expand_dims, squeeze
+from graphc.ops.movement import expand_dims, reshape, squeeze
 from graphc.ops.reduction import reduced_shape
 
 
@@ -80,12 +81,14 @@ def cross_entropy(logits: Any, labels: Any, *, axis: int = -1, reduction: str = 
     logp = stable.log_softmax(x, place)
     if dtypes.is_integer(y.type.dtype):
         _check_labels(x, y, reduced_shape(x.type.shape, (place,), False), f"class numbers have the shape of the logits without axis {place}")
+        y = _of_sizes(y, [s for i, s in enumerate(shape_of(x)) if i != place])
         if y.type.dtype.kind == "i":  # a negative index would count from the end: send it out of range
             y = as_var(y, "int64")
             y = where(less(y, 0), size_of(logp, place), y)
         losses = neg(squeeze(take_along_axis(logp, expand_dims(y, (place,)), place), (place,)))
     elif dtypes.is_float(y.type.dtype):
         _check_labels(x, y, x.type.shape, "probabilities have the shape of the logits")
+        y = _of_sizes(y, shape_of(x))
         # selected before the product: 0 * -inf is NaN
         losses = neg(reductions.sum(mul(y, where(equal(y, 0), 0, logp)), place))
     else:
@@ -93,6 +96,12 @@ def cross_entropy(logits: Any, labels: Any, *, axis: int = -1, reduction: str = 
     if reduction == "none":
         return losses
     return mean(losses) if reduction == "mean" else reductions.sum(losses)
+
+
+def _of_sizes(labels: Var, shape: Sequence[Any]) -> Var:
+    """Labels whose unknown size is that of the logits: as a reshape, which the door checks."""
+    differ = sum(isinstance(b, Var) or a != b for a, b in zip(labels.type.shape, shape, strict=True))
+    return reshape(labels, shape) if differ == 1 else labels
 
 
 def _check_labels(logits: Var, labels: Var, shape: tuple[Size, ...], rule: str) -> None:
