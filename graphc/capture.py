@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphc import dims
-from graphc.dims import Dim, Size, Symbol
+from graphc import dims, dtypes
+from graphc.dims import Dim, Symbol
 from graphc.errors import GraphcTypeError, GraphcValueError, Origin, UnusedInputError
-from graphc.ir import Graph, Node, Relation, Shared, Type, Var, leaves, make_node, rebuild, substitute_attrs, toposort
-from graphc.ops.core import as_var, is_door, size_of_op
+from graphc.ir import Graph, Relation, Shared, Type, Var, leaves, toposort
+from graphc.ops.core import as_var, is_door
+from graphc.substituting import replace
 
 
 def pairs(given: Any, what: str) -> list[tuple[Any, Any]]:
@@ -35,7 +36,11 @@ def check_updates(updates: Any) -> list[tuple[Shared, Var]]:
         if target in seen:
             raise GraphcValueError(f"updates: two updates of one shared variable, {target.describe()}")
         seen.add(target)
-        expression = as_var(value)
+        weak = dtypes.weak_kind(value)  # a Python number has no dtype of its own
+        fits = weak is not None and dtypes.with_weak(target.type.dtype, weak) == target.type.dtype
+        if fits:
+            dtypes.check_weak(value, target.type.dtype)
+        expression = as_var(value, target.type.dtype) if fits else as_var(value)
         kind = dims_conflict(target.type, expression.type)
         if kind is not None:
             advice = ""
@@ -112,50 +117,6 @@ def _ancestors(v: Var) -> list[Var]:
     return list(found)
 
 
-def replace(roots: Sequence[Var], givens: Sequence[tuple[Var, Var]]) -> tuple[list[Var], list[tuple[Relation, Origin]]]:
-    """The roots with variables replaced, sizes included, and what the new sizes must satisfy."""
-    table: dict[Var, Var] = {}
-    for old, value in givens:
-        table[old] = rebuild([value], table)[0]
-    sizes: dict[Symbol, Size] = {}
-    sources: dict[Symbol, Var] = {}
-    relations: list[tuple[Relation, Origin]] = []
-    for old, value in table.items():
-        for axis, (a, b) in enumerate(zip(old.type.shape, value.type.shape, strict=True)):
-            symbol = a.symbol if isinstance(a, Dim) else None
-            if symbol is not None and symbol.kind == "unknown" and old.node is None:
-                sizes[symbol] = b
-                if not is_door(b):
-                    sources[symbol] = make_node(size_of_op, [value], {"axis": axis}).outputs[0]
-            elif a != b and is_door(a) and is_door(b):
-                relations.append((Relation("equal", a, b), value.origin))
-
-    def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
-        if not node.op.sized or not any(s in sources for s in _attr_symbols(node.attrs["shape"])):
-            return None
-        shape: list[Size | None] = []
-        extra: list[Var] = []
-        operands = list(inputs[len(inputs) - sum(s is None for s in node.attrs["shape"]):])
-        for entry in node.attrs["shape"]:
-            symbol = entry.symbol if isinstance(entry, Dim) else None
-            if entry is None:
-                extra.append(operands.pop(0))
-                shape.append(None)
-            elif symbol is not None and symbol in sources:
-                extra.append(sources[symbol])
-                shape.append(None)
-            else:
-                shape.append(dims.substitute(entry, sizes))
-        fixed = inputs[:len(inputs) - sum(s is None for s in node.attrs["shape"])]
-        return make_node(node.op, [*fixed, *extra], {**substitute_attrs(node.attrs, sizes), "shape": tuple(shape)}, node.origin).outputs
-
-    return rebuild(roots, table, sizes, visit), relations
-
-
-def _attr_symbols(shape: Sequence[Any]) -> list[Symbol]:
-    return [s for entry in shape if isinstance(entry, Dim) for s in dims.symbols(entry)]
-
-
 # ---- the graph ----------------------------------------------------------------------------------
 
 
@@ -164,7 +125,7 @@ def capture(inputs: Sequence[Var], outputs: Sequence[Var], updates: Sequence[tup
     """The graph of a function, checked: every free variable is an input, every input is used."""
     roots = [*outputs, *(v for _, v in updates)]
     ordered = ordered_givens(givens)
-    roots, relations = replace(roots, ordered) if ordered else (roots, [])
+    roots, relations = replace(roots, ordered, inputs) if ordered else (roots, [])
     k = len(outputs)
     graph = Graph(inputs, roots[:k], [(s, v) for (s, _), v in zip(updates, roots[k:], strict=True)], name=name)
     bound, used = bound_symbols(graph), used_symbols(graph)
@@ -262,4 +223,4 @@ def check_sizes(graph: Graph) -> None:
                     f"{node.op.name} needs {label}, but no input or shared variable of the function has it in its shape", node.origin)
 
 
-__all__ = ["capture", "check_updates", "collect_relations", "dims_conflict", "ordered_givens", "pairs", "replace"]
+__all__ = ["capture", "check_updates", "collect_relations", "dims_conflict", "ordered_givens", "pairs"]

@@ -35,10 +35,14 @@ class Judge:
     """Knows, for one graph and one call, where the values of the reference can be relied on.
 
     The graph has no placeholders; ``arguments`` are one array per input, then one per shared variable.
+    ``shake`` puts noise on these too: for derivatives, which at a kink are a matter of convention.
+    ``stabilised``: rules made inner values better, so a NaN may have become any number, and a rounded
+    zero may have either sign.
     """
 
-    def __init__(self, graph: Graph, arguments: Sequence[Array], env: Mapping[Symbol, int]) -> None:
-        self.graph, self.arguments, self.env = graph, list(arguments), env
+    def __init__(self, graph: Graph, arguments: Sequence[Array], env: Mapping[Symbol, int], *, shake: bool = False,
+                 stabilised: bool = False) -> None:
+        self.graph, self.arguments, self.env, self.shake, self.stabilised = graph, list(arguments), env, shake, stabilised
         self._wide: list[Array] | None = None
         self._noisy: list[list[Array]] | None = None
 
@@ -68,9 +72,11 @@ class Judge:
             if wide is not None and wide.shape == want.shape:
                 bad &= differing(wide.astype(want.dtype), have)
             w, h = _double(want), _double(have)
+            if self.stabilised:
+                bad &= ~np.isnan(w)
             spread = np.zeros(want.shape)
             for s in samples:
-                bad &= np.isfinite(s) == np.isfinite(w)
+                bad &= (np.isfinite(s) & np.isfinite(w)) | _same_special(s, w)
                 spread = np.maximum(spread, np.where(np.isfinite(s) & np.isfinite(w), np.abs(_double(s) - w), 0))
             bad &= ~(np.abs(w - h) <= TOLERANCE[want.dtype.name] * _scale(w) + 100 * spread)
         return bad
@@ -81,7 +87,11 @@ class Judge:
                 self._wide = _evaluate(self.graph, self.arguments, self.env, None)
             except Exception:  # an op that has no wide form
                 self._wide = None
-            self._noisy = [_evaluate(self.graph, self.arguments, self.env, np.random.default_rng(k)) for k in range(_SAMPLES)]
+            self._noisy = []
+            for k in range(_SAMPLES):
+                noise = np.random.default_rng(k)
+                arguments = [_moved(a, noise) for a in self.arguments] if self.shake else self.arguments
+                self._noisy.append(_evaluate(self.graph, arguments, self.env, noise, self.stabilised))
         return self._noisy
 
 
@@ -109,6 +119,11 @@ def _same(w: Array, h: Array) -> Array:
     return np.asarray((w == h) | (np.isnan(w) & np.isnan(h)))
 
 
+def _same_special(s: Array, w: Array) -> Array:
+    """Both NaN, or the same infinity."""
+    return np.asarray((np.isnan(s) & np.isnan(w)) | (np.isinf(s) & (s == w)))
+
+
 def _double(a: Array) -> Array:
     return np.asarray(a, np.complex128 if a.dtype.kind == "c" else np.float64)
 
@@ -117,8 +132,12 @@ def _scale(w: Array) -> float:
     return float(np.max(np.abs(np.where(np.isfinite(w), w, 0)), initial=0.0))
 
 
-def _evaluate(graph: Graph, arguments: Sequence[Array], env: Mapping[Symbol, int], noise: np.random.Generator | None) -> list[Array]:
-    """The roots with noise of a few ulp on every node that rounds; without ``noise`` in wider floats."""
+def _evaluate(graph: Graph, arguments: Sequence[Array], env: Mapping[Symbol, int], noise: np.random.Generator | None,
+              signs: bool = False) -> list[Array]:
+    """The roots with noise of a few ulp on every node that rounds; without ``noise`` in wider floats.
+
+    ``signs``: zeros that a node rounded to take either sign.
+    """
     def shown(array: Array) -> Array:
         return array.astype(_WIDER[array.dtype.name]) if noise is None and array.dtype.name in _WIDER else array
 
@@ -130,6 +149,8 @@ def _evaluate(graph: Graph, arguments: Sequence[Array], env: Mapping[Symbol, int
                 array = np.asarray(result)
                 if noise is not None and _rounds(node) and array.dtype.name in _EPS:
                     array = _shaken(array, noise)
+                    if signs and array.dtype.kind == "f":
+                        array = np.where((array == 0) & (noise.random(array.shape) < 0.5), -array, array)
                 values[v] = shown(array)
     return [values[v] for v in graph.roots]
 
@@ -141,6 +162,15 @@ def _shaken(array: Array, noise: np.random.Generator) -> Array:
         moved.real, moved.imag = array.real * factor, array.imag * factor
         return moved
     return np.asarray(_double(array) * factor).astype(array.dtype)
+
+
+def _moved(array: Array, noise: np.random.Generator) -> Array:
+    """An argument with noise that takes zeros and ties apart."""
+    if array.dtype.name not in _EPS or array.dtype.kind == "V":
+        return array
+    moved = _shaken(array, noise)
+    scale = _EPS[array.dtype.name] * (_scale(_double(array)) or 1.0)
+    return np.asarray(moved + (scale * noise.uniform(-1, 1, array.shape)).astype(array.dtype))
 
 
 def _attrs(attrs: Mapping[str, Any], wide: bool) -> Mapping[str, Any]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc import ir
-from graphc.capture import ordered_givens, replace
+from graphc.capture import ordered_givens
 from graphc.errors import GraphcTypeError
 from graphc.ir import Graph, Node, Op, Var
+from graphc.substituting import replace
 from graphc.text_parse import parse
 from graphc.variables import SharedVariable
 

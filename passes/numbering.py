@@ -24,7 +24,7 @@ class Numbering:
         if not op.pure:
             return _on(node, inputs)
         if op.commutative and len(inputs) == 2 and id(inputs[0]) > id(inputs[1]):
-            key = (node.key, (inputs[1], inputs[0]))  # in the key only: the node keeps the order as written
+            key: Any = (node.key, (inputs[1], inputs[0]))  # in the key only: the node keeps the order as written
         elif op is constant_op and node.attrs["value"].nbytes > _SMALL:
             key = _large_constant(node)
         else:

@@ -191,7 +191,8 @@ def pattern(form: Callable[..., Var]) -> tuple[Var, dict[str, Any]]:
     return form(**given), given
 
 
-def compile_rule(rule: Rule) -> list[Alternative]:
+@functools.lru_cache(maxsize=512)
+def compile_rule(rule: Rule) -> tuple[Alternative, ...]:
     """All forms of a rule in all orders of commutative operands; equal ones once."""
     found: dict[Any, Alternative] = {}
     for form in rule.forms:
@@ -205,7 +206,7 @@ def compile_rule(rule: Rule) -> list[Alternative]:
             alternative = _flatten(rule, root, names, swapped)
             found.setdefault(tuple((s.kind, s.slot, id(s.op), s.order, None if s.value is None else s.value.tobytes(), s.name)
                                    for s in alternative.steps), alternative)
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _pattern_nodes(root: Var) -> list[Node]:
@@ -251,7 +252,11 @@ def _flatten(rule: Rule, root: Var, names: Mapping[Var, str], swapped: set[Node]
 
 # ---- matching -----------------------------------------------------------------------------------
 
-def match(alternative: Alternative, node: Node, why: list[str] | None = None) -> dict[str, Any] | None:
+#: reasons why rules do not fit, each with how many steps of the pattern did; None where nobody asks
+Why = list[tuple[int, str]] | None
+
+
+def match(alternative: Alternative, node: Node, why: Why = None) -> dict[str, Any] | None:
     """The parameters of one alternative at a node whose operands are already simplified and numbered.
 
     None where it does not fit; the reason is then appended to ``why``.
@@ -259,23 +264,27 @@ def match(alternative: Alternative, node: Node, why: list[str] | None = None) ->
     slots: list[Var] = [node.outputs[0]]
     bound: dict[str, Any] = {}
     put_back: tuple[int, ...] | None = None
-    for kind, slot, op, key, order, value, name in alternative.steps:
+    for done, (kind, slot, op, key, order, value, name) in enumerate(alternative.steps):
         v = slots[slot]
         if kind == "any":
             if bound.setdefault(name, v) is not v:
-                return _miss(why, lambda: f"{name} stands for two different values: {bound[name].describe()} and {v.describe()}")
+                _miss(why, done, lambda: f"{name} stands for two different values: {bound[name].describe()} and {v.describe()}")
+                return None
         elif kind == "number" or kind == "constant":
             scalar = uniform(v)
             if scalar is None:
-                return _miss(why, lambda: f"a constant expected, all of whose elements are the same; got {v.describe()}")
+                _miss(why, done, lambda: f"a constant expected, all of whose elements are the same; got {v.describe()}")
+                return None
             if kind == "constant":
                 bound[name] = _scalar(v, scalar)
             elif value is None or not same_value(scalar, value):
-                return _miss(why, lambda: f"the constant {value} expected, got {scalar}")
+                _miss(why, done, lambda: f"the constant {value} expected, got {scalar}")
+                return None
         else:
             at = v.node
             if at is None or at.op is not op:
-                return _miss(why, lambda: f"{op.name if op else '?'} expected, got {v.describe()}")
+                _miss(why, done, lambda: f"{op.name if op else '?'} expected, got {v.describe()}")
+                return None
             if kind == "restored":
                 put_back = at.attrs["axes"]
             elif kind == "captured":
@@ -283,23 +292,27 @@ def match(alternative: Alternative, node: Node, why: list[str] | None = None) ->
                 axes.put_back = put_back
                 known = bound.setdefault(AXES, axes)
                 if known.axis != axes.axis:
-                    return _miss(why, lambda: f"reductions along different axes: {known.axis} and {axes.axis}")
+                    _miss(why, done, lambda: f"reductions along different axes: {known.axis} and {axes.axis}")
+                    return None
             elif at.attrs and at.key[1] != key:
-                return _miss(why, lambda: f"{at.op.name} has attributes {dict(at.attrs)}")
+                _miss(why, done, lambda: f"{at.op.name} has attributes {dict(at.attrs)}")
+                return None
             slots.extend([at.inputs[p] for p in order])
     rule = alternative.rule
     if not _kind_fits(rule, node):
-        return _miss(why, lambda: f"not for {node.inputs[-1].type.dtype}")
+        _miss(why, len(slots), lambda: f"not for {node.inputs[-1].type.dtype}")
+        return None
     if rule.when is not None:
         verdict = call(rule.when, bound)
         if verdict is not True:
-            return _miss(why, lambda: verdict if isinstance(verdict, str) else "its condition does not hold")
+            _miss(why, len(slots), lambda: verdict if isinstance(verdict, str) else "its condition does not hold")
+            return None
     return bound
 
 
-def _miss(why: list[str] | None, reason: Callable[[], str]) -> None:
+def _miss(why: Why, done: int, reason: Callable[[], str]) -> None:
     if why is not None:
-        why.append(reason())
+        why.append((done, reason()))
 
 
 def _scalar(v: Var, value: Array) -> Var:
@@ -342,7 +355,7 @@ class Index:
         key = (node.op, *[None if v.node is None else v.node.op for v in node.inputs])
         found = self.cache.get(key)
         if found is None:
-            found = self.cache[key] = self._select(key[0], key[1:])
+            found = self.cache[key] = self._select(node.op, key[1:])
         return found
 
     def _select(self, op: Op, made_by: Sequence[Op | None]) -> tuple[Alternative, ...]:
@@ -380,7 +393,7 @@ def root_fits(rule: Rule, op: Op) -> bool:
     return any(a.steps[0].op is op for a in compile_rule(rule))
 
 
-def replacement(alternative: Alternative, node: Node, why: list[str] | None = None) -> Result:
+def replacement(alternative: Alternative, node: Node, why: Why = None) -> Result:
     """What the rule gives at ``node``: a value or a Python scalar; None where it does not apply, the reason in ``why``."""
     rule = alternative.rule
     if rule.fn is None:
@@ -391,10 +404,12 @@ def replacement(alternative: Alternative, node: Node, why: list[str] | None = No
         result: Result = call(rule.rhs, found)
         return result
     if node.inputs and not _kind_fits(rule, node):
-        return _miss(why, lambda: f"not for {node.inputs[-1].type.dtype}")
+        _miss(why, 0, lambda: f"not for {node.inputs[-1].type.dtype}")
+        return None
     result = rule.fn(node)
     if isinstance(result, str):
-        return _miss(why, lambda: str(result))
+        _miss(why, 0, lambda: str(result))
+        return None
     return result
 
 

@@ -84,9 +84,9 @@ class Sweep:
         while stack:
             node = stack[-1]
             if node in waiting:  # what it was rewritten to has been settled
-                numbered, target = waiting.pop(node)
+                numbered, given = waiting.pop(node)
                 waiting.pop(numbered, None)
-                self._conclude(node, numbered, (final.get(target, target),))
+                self._conclude(node, numbered, (final.get(given, given),))
                 stack.pop()
                 continue
             pending = [v.node for v in node.inputs if v.node is not None and v not in final]
@@ -275,16 +275,15 @@ def explain(graph: Graph, rule: Rule, context: Context | None = None) -> list[Si
     for node in graph.nodes:
         if len(node.outputs) != 1 or not root_fits(rule, node.op):
             continue
-        reasons: list[str] = []
+        reasons: list[tuple[int, str]] = []
         for alternative in index.candidates(node):
-            why: list[str] = []
-            if replacement(alternative, node, why) is not None:
-                reasons = []
+            if replacement(alternative, node, reasons) is not None:
+                sites.append(Site(node.outputs[0], None))
                 break
-            reasons += why or ["the procedure finds nothing to do"]
+            if rule.fn is not None and not reasons:
+                reasons.append((0, "the procedure finds nothing to do"))
         else:
-            reasons = reasons or [_operands_do_not_fit(node)]
-        sites.append(Site(node.outputs[0], max(reasons, key=len) if reasons else None))
+            sites.append(Site(node.outputs[0], max(reasons, key=lambda r: r[0])[1] if reasons else _operands_do_not_fit(node)))
     return sites
 
 

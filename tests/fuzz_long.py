@@ -48,7 +48,7 @@ def main() -> int:
         if case is not None and failure:
             try:
                 print(reproducer(case))
-                print(bisect(input_text(case), case.arguments))
+                print(bisect(input_text(case), case.arguments, case.derivatives))
             except Exception:
                 traceback.print_exc()
         return int(failure is not None)

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import graphc as gc
+from graphc.errors import GraphcError
+from graphc.ir import Var
+from graphc.passes.pattern import AXES, CONSTANTS, Axes, parameters
+from graphc.passes.rules import RULES
 
 if TYPE_CHECKING:
     from graph_strategies import Builder, Value
@@ -85,8 +89,17 @@ def unary(b: Builder) -> Any:
     if a is None:
         return None
     fn = b.pick([gc.tanh, gc.sigmoid, gc.exp, gc.softplus, gc.sin, gc.cos, gc.log1p, gc.expm1, gc.erf, gc.sqrt, gc.log, gc.arctan,
-                 gc.sinh, gc.reciprocal, gc.log2, gc.exp2, gc.arcsinh, gc.tan, gc.log10, gc.erfc])
+                 gc.sinh, gc.reciprocal, gc.log2, gc.exp2, gc.arcsinh, gc.tan, gc.log10, gc.erfc, gc.cosh, gc.arcsin, gc.arccos, gc.arctanh,
+                 gc.arccosh, gc.gammaln, gc.digamma, gc.log1mexp, gc.erfinv])
     x = a.var
+    if fn in (gc.arcsin, gc.arccos, gc.arctanh, gc.erfinv):
+        x = gc.tanh(x) * 0.9
+    elif fn is gc.arccosh:
+        x = gc.abs(x) + 1.5
+    elif fn is gc.log1mexp:
+        x = -gc.abs(x) - 0.25
+    elif fn in (gc.gammaln, gc.digamma):
+        x = gc.abs(x) + 0.5
     if fn in (gc.log, gc.sqrt, gc.log1p, gc.reciprocal, gc.log2, gc.log10):
         if not b.special or b.chance(50):
             x = gc.abs(x) + 0.5 if b.chance(70) else gc.square(x) + 1.0
@@ -110,7 +123,7 @@ def binary_function(b: Builder) -> Any:
     c = b.partner(a, "f") if a is not None else None
     if a is None or c is None:
         return None
-    fn = b.pick([gc.hypot, gc.arctan2, gc.logaddexp, lambda x, y: gc.power(gc.abs(x) + 0.5, y), lambda x, y: gc.xlogy(x, gc.abs(y) + 0.5)])
+    fn = b.pick([gc.hypot, gc.arctan2, gc.logaddexp, lambda x, y: gc.power(gc.abs(x) + 0.5, y), lambda x, y: gc.xlogy(x, gc.abs(y) + 0.5), gc.copysign])
     return fn(a.var, c.var)
 
 
@@ -156,7 +169,7 @@ def compare(b: Builder) -> Any:
 @operation(2, exact=True)
 def classify(b: Builder) -> Any:
     a = b.value("f")
-    return None if a is None else b.pick([gc.isnan, gc.isfinite, gc.isinf])(a.var)
+    return None if a is None else b.pick([gc.isnan, gc.isfinite, gc.isinf, gc.signbit])(a.var)
 
 
 @operation(3, exact=True)
@@ -194,9 +207,9 @@ def integers(b: Builder) -> Any:
     c = b.partner(a, "iu") if b.chance(60) else None
     y = c.var if c is not None else b.pick([1, 2, -1, 0, 3])
     x = a.var
-    way = b.source.below(10)
+    way = b.source.below(11)
     if way >= 8:
-        return [lambda: gc.abs(x), lambda: -x][way - 8]()
+        return [lambda: gc.abs(x), lambda: -x, lambda: x << 1 if b.chance(50) else x >> 1][way - 8]()
     return [lambda: x + y, lambda: x * y, lambda: x - y, lambda: x // y, lambda: x % y, lambda: x & y, lambda: x | y, lambda: x ^ y][way]()
 
 
@@ -263,6 +276,39 @@ def pattern(b: Builder) -> Any:
         lambda: x * gc.reciprocal(gc.abs(y) + 0.5), lambda: gc.exp(x) - gc.exp(y), lambda: (gc.exp(x) - gc.exp(-x)) / (gc.exp(x) + gc.exp(-x)),
         lambda: gc.cast(gc.cast(x, "float64"), "float32"), lambda: gc.cast(gc.cast(x, "float32"), "float64"), lambda: gc.cast(x > 0, "float64") * x,
     ])()
+
+
+PATTERNS = tuple(r for r in RULES if r.fn is None)
+
+
+@operation(12)
+def rule_pattern(b: Builder) -> Any:
+    """The left side of a rewrite rule, on values of the graph."""
+    rule = b.pick(PATTERNS)
+    form = b.pick(rule.forms)
+    names = parameters(form)
+    anchor = b.value("".join(k for k in "iufc" if k in rule.kinds) or "b", lambda v: AXES not in names or (v.array.ndim > 0 and v.array.size > 0))
+    if anchor is None:
+        return None
+    given: dict[str, Any] = {}
+    for name in names:
+        if name == AXES:
+            n = anchor.array.ndim
+            given[name] = Axes((b.between(0, n - 1),) if b.chance(70) else tuple(range(n)), b.chance(50), n)
+        elif name in CONSTANTS:
+            given[name] = gc.constant(np.asarray(b.pick([2, 3, -1, 1, 0.5, -2]), anchor.array.dtype))
+        elif not any(isinstance(v, Var) for v in given.values()):
+            given[name] = anchor.var
+        else:
+            found = b.partner(anchor, "b" if name in ("c", "d") else anchor.kind)
+            given[name] = anchor.var if found is None else found.var
+        wanted = "bool" if name in ("c", "d") else "complex128" if name == "z" else anchor.array.dtype
+        if isinstance(given[name], Var) and given[name].dtype != wanted:
+            given[name] = given[name] != 0 if wanted == "bool" else gc.cast(given[name], wanted)
+    try:
+        return form(**given)
+    except GraphcError:
+        return None  # an op that does not take the dtype
 
 
 @operation(2, exact=True)
@@ -452,6 +498,31 @@ def cut(b: Builder) -> Any:
     return None if a is None else list(gc.split(a.var, [b.between(0, a.shape[0])], axis=0))
 
 
+@operation(2, exact=True)
+def fill(b: Builder) -> Any:
+    """Arrays made from sizes, and parts of matrices."""
+    way = b.source.below(6)
+    a = b.value("fi", lambda v: v.array.ndim == 2)
+    if way == 0:
+        c = b.value(ANY, lambda v: v.array.ndim > 0)
+        return None if c is None else gc.arange(c.var.shape[0])
+    if a is None:
+        return None
+    if way == 1:
+        return gc.eye(a.var.shape[0], a.var.shape[1], dtype=a.array.dtype)
+    if way == 2:
+        return gc.diag(a.var)
+    if way == 3:
+        return gc.zeros(a.var.shape, dtype=a.array.dtype)
+    return (gc.tril if b.chance(50) else gc.triu)(a.var, b.between(-1, 1))
+
+
+@operation(1, exact=True)
+def pad(b: Builder) -> Any:
+    a = b.value("fi", lambda v: v.array.ndim > 0 and v.array.size > 0)
+    return None if a is None else gc.pad(a.var, b.between(0, 2), mode=b.pick(["constant", "edge"]))
+
+
 # ---- indexing -------------------------------------------------------------------------------------
 
 
@@ -514,6 +585,19 @@ def along_axis(b: Builder) -> Any:
     shape = list(a.shape)
     shape[axis] = b.between(1, 3)
     return gc.take_along_axis(a.var, b.positions(a.shape[axis], tuple(shape)), axis)
+
+
+@operation(1)
+def assign_along_axis(b: Builder) -> Any:
+    a = b.value("f", lambda v: v.array.ndim > 0 and v.array.size > 0)
+    if a is None:
+        return None
+    axis = b.between(0, a.array.ndim - 1)
+    shape = list(a.shape)
+    shape[axis] = b.between(1, 3)
+    part = gc.take_along_axis(a.var, b.positions(a.shape[axis], tuple(shape)), axis)
+    value = part * 2.0 if b.chance(50) else 1.0
+    return gc.set_subtensor(part, value) if b.chance(50) else gc.inc_subtensor(part, value)
 
 
 @operation(5)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from graph_operations import OPERATIONS, Operation
@@ -95,19 +95,29 @@ class Leaf:
     high: int
 
 
+class Derivatives(NamedTuple):
+    """Which outputs are derivatives, of what kind; ``wild``: taken at nan or inf, where only shapes and dtypes are compared."""
+
+    range: range
+    kind: str
+    wild: bool
+
+
+NONE = Derivatives(range(0), "none", False)
+
+
 @dataclass
 class Case:
     """A function and arguments for it; ``others`` are arguments of other sizes, which the graph may reject."""
 
     inputs: list[Var]
-    outputs: list[Var]
+    outputs: list[Var]  # values, then derivatives
     updates: list[tuple[Shared, Var]]
     arguments: list[Array]
     state: list[tuple[Shared, Array]]
     others: tuple[list[Array], list[Array]]
-    special: bool
-    values: int  # how many of the outputs are not derivatives
-    derivatives: str
+    special: str  # "none", "finite" (zeros, subnormal numbers) or "all" (nan and inf too)
+    derivatives: Derivatives
     operations: list[str]
 
 
@@ -272,20 +282,22 @@ def build(source: Source) -> Case:
     b.sizes = {"a": b.pick(SIZES), "b": b.pick(SIZES), "1": 1}
     for position in range(b.between(2, 4)):
         b.leaf(position)
-    b.grow(b.between(2, 14))
+    b.grow(b.between(2, 24))
     results = [v.var for v in b.pool[len(b.leaves):]] or [b.pool[0].var]
     outputs = [results[-1]]
     for _ in range(b.between(0, 2)):
         outputs.append(b.pick(results))
-    derivatives = b.pick(["grad", "none", "second", "none", "jvp", "grad"])
+    kind = b.pick(["grad", "none", "second", "none", "jvp", "grad", "grad", "jacobian"])
     values = len(outputs)
-    outputs += _derivatives(b, derivatives)
+    outputs += _derivatives(b, kind)
     updates = _updates(b)
     inputs = [leaf.var for leaf in b.leaves if not isinstance(leaf.var, Shared)]
     state = [leaf.var for leaf in b.leaves if isinstance(leaf.var, Shared)]
     others = _other_sizes(b)
+    special = "none" if not b.special else "all" if b.specials is SPECIAL else "finite"
+    derivatives = Derivatives(range(values, len(outputs)), kind, special == "all")
     return Case(inputs, outputs, updates, [b.known[v] for v in inputs], [(s, b.known[s]) for s in state],
-                ([others[v] for v in inputs], [others[s] for s in state]), b.special, values, derivatives, b.operations)
+                ([others[v] for v in inputs], [others[s] for s in state]), special, derivatives, b.operations)
 
 
 def _cost(b: Builder) -> Var | None:
@@ -299,6 +311,8 @@ def _cost(b: Builder) -> Var | None:
         v = gc.real(chosen.var) if chosen.kind == "c" else chosen.var
         if b.chance(30):
             v = v * v
+        if b.chance(10):
+            v = b.pick([lambda: gc.grad_scale(v, 0.5), lambda: gc.grad_clip(v, -0.5, 0.5), lambda: gc.zero_grad(v), lambda: gc.disconnected_grad(v) * v])()
         part = gc.sum(gc.tanh(v) if b.chance(40) else v)
         total = part if total is None else total + part
     return total
@@ -314,6 +328,9 @@ def _derivatives(b: Builder, kind: str) -> list[Var]:
     if b.chance(20):  # a computed variable
         inner = [v.var for v in b.pool[len(b.leaves):] if v.kind == "f"]
         wrt = [*wrt, b.pick(inner)] if inner else wrt
+    if kind == "jacobian":
+        small = [v.var for v in b.pool[len(b.leaves):] if v.kind == "f" and v.array.size <= 6] or [cost]
+        return list(gc.jacobian(small[-1], wrt, disconnected_inputs="ignore"))
     if kind == "jvp":
         tangents = [gc.ones_like(w) * 0.5 for w in wrt]
         return [gc.jvp(cost, wrt, tangents)]

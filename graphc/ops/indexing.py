@@ -128,13 +128,15 @@ class Assign(Indexing):
         if not self.increment:
             result[key] = y
         elif not self.advanced:
-            result[key] += y
+            with np.errstate(all="ignore"):
+                result[key] += y
         elif x.dtype.kind == "V":  # bfloat16: NumPy has no add.at for it
             wide = x.astype(np.float32)
             np.add.at(wide, key, y.astype(np.float32))
             return wide.astype(x.dtype)
         else:
-            np.add.at(result, key, y)
+            with np.errstate(all="ignore"):
+                np.add.at(result, key, y)
         return result
 
     def bprop_at(self, position: int, inputs: Sequence[Var], outputs: Sequence[Var], cotangents: Sequence[Var], attrs: Attrs) -> Var | None:

@@ -31,10 +31,11 @@ from graphc.ops.transcendental import exp
 
 
 def _wide_and_top(x: Array, axis: Axes) -> tuple[Array, Array]:
-    """``x`` in the dtype of the computation, and its maximum, 0 where that is not finite: inf - inf would be NaN."""
+    """``x`` in the dtype of the computation, and its maximum, the largest number for inf: inf - inf would be NaN."""
     wide = np.asarray(x, accumulator(x.dtype), order="C")
     top = np.maximum.reduce(wide, axis=axis, keepdims=True, initial=-np.inf)
-    return wide, np.where(np.isfinite(top), top, top.dtype.type(0))
+    largest = np.finfo(wide.dtype).max
+    return wide, np.clip(top, -largest, largest)
 
 
 class LogSumExp(Reduction):

@@ -18,7 +18,7 @@ from graphc.ir import Node, Type, Var, apply
 from graphc.ops.arithmetic import add, mul, neg
 from graphc.ops.broadcasting import broadcast_shapes, broadcast_to, broadcast_to_op, sum_to_op
 from graphc.ops.core import cast, constant, dim_of, dim_op, is_door, size_of_op
-from graphc.ops.creation import iota_op
+from graphc.ops.creation import eye_op, iota_op
 from graphc.ops.joining import concatenate_op
 from graphc.ops.movement import expand_dims, expand_dims_op, reshape_op, squeeze, transpose, transpose_op
 from graphc.ops.reduction import sum as sum_
@@ -266,11 +266,18 @@ def _dim(size: Size) -> Var:
     return constant(np.asarray(size, np.int64)) if isinstance(size, int) else apply(dim_op, size=size)
 
 
+#: ops whose attribute ``shape`` is the shape of the result
+_MADE_TO_SIZE = (broadcast_to_op, sum_to_op, reshape_op, iota_op, eye_op)
+
+
 def _size_of(node: Node) -> Result:
     x, axis = node.inputs[0], node.attrs["axis"]
     size = x.type.shape[axis]
     if is_door(size):
         return _dim(size)
+    if x.node is not None and x.node.op in _MADE_TO_SIZE and x.node.attrs["shape"][axis] is None:
+        after = sum(s is None for s in x.node.attrs["shape"][axis:])
+        return x.node.inputs[len(x.node.inputs) - after]
     if x.node is not None and len(x.node.outputs) == 1:
         for v in x.node.inputs:
             for i, s in enumerate(v.type.shape):
@@ -312,7 +319,8 @@ def _size_operand(node: Node) -> Result:
 SIZES = (
     Rule("size_of_known", root=("size_of",), fn=_size_of, note="a size that the type tells, or an operand of what made the value",
          examples=(lambda: apply(size_of_op, _leaf(3), axis=0), lambda: apply(size_of_op, _leaf("n"), axis=0),
-                   lambda: apply(size_of_op, exp(_leaf(None)), axis=0))),
+                   lambda: apply(size_of_op, exp(_leaf(None)), axis=0),
+                   lambda: apply(size_of_op, apply(eye_op, cast(_leaf(dtype="uint8"), dtypes.DTYPES["int64"]), shape=(3, None), k=0, dtype=dtypes.DTYPES["bool"]), axis=1))),
     Rule("dim_known", root=("dim",), fn=lambda node: node.attrs["size"] if isinstance(node.attrs["size"], int) else None, note="a size that is a number",
          examples=(lambda: apply(dim_op, size=3),)),
     Rule("size_arithmetic", root=("add", "sub", "mul", "floordiv", "mod", "maximum", "minimum", "neg"), over=("dim",), fn=_size_arithmetic, kinds="i",
