@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc import dims, dtypes
 from graphc.dims import Dim, Symbol
-from graphc.errors import GraphcTypeError, GraphcValueError, Origin, UnusedInputError
+from graphc.errors import GraphcTypeError, GraphcValueError, Origin, UnusedInputError, warn
 from graphc.ir import Graph, Relation, Shared, Type, Var, leaves, toposort
 from graphc.ops.core import as_var, is_door
 from graphc.substituting import replace
@@ -188,8 +187,7 @@ def check_used(graph: Graph, symbols: set[Symbol], replaced: set[Var], on_unused
         message = f"unused input: no output and no update depends on {v.describe()}{why}; remove it or pass on_unused_input='ignore'"
         if on_unused == "raise":
             raise UnusedInputError(message)
-
-        warnings.warn(message, stacklevel=4)
+        warn(message)
 
 
 def collect_relations(graph: Graph) -> list[tuple[Relation, Origin]]:

@@ -27,7 +27,7 @@ class Checked:
 
     def __call__(self, arguments: Sequence[Array], env: Mapping[Symbol, int]) -> list[Array]:
         results: list[Array] = self.runner(arguments, env)
-        first = next(s for s in self.stages if not any(map(_has_placeholder, s.graph.roots)))
+        first = next(s for s in self.stages if not _have_placeholders(s.graph.roots))
         graph = first.graph
         expected = evaluate(graph, arguments, env)
         judge = Judge(graph, arguments, env, stabilised=True)
@@ -44,7 +44,7 @@ class Checked:
         """Find the first rewrite whose two sides differ on this data."""
         table = dict(zip((*self.stages[0].graph.inputs, *self.stages[0].graph.shared), arguments, strict=True))
         for stage in self.stages:
-            pairs = [r for r in stage.log if not _has_placeholder(r.old) and not _has_placeholder(r.new) and _closed((r.old, r.new), table)]
+            pairs = [r for r in stage.log if not _have_placeholders((r.old, r.new)) and _closed((r.old, r.new), table)]
             if not pairs:
                 continue
             sides = [v for r in pairs for v in (r.old, r.new)]
@@ -60,18 +60,11 @@ class Checked:
                         r.old.origin if r.old.origin.line else Origin("<unknown>", 0))
 
 
-def _has_placeholder(v: Var) -> bool:
-    """Also in inner graphs: those of a Jacobian's rows hold the derivative."""
-    stack, seen = [[v]], set[Graph]()
-    while stack:
-        for node in toposort(stack.pop()):
-            if node.op.placeholder:
-                return True
-            for body in node.attrs.values():
-                if isinstance(body, Graph) and body not in seen:
-                    seen.add(body)
-                    stack.append(list(body.roots))
-    return False
+def _have_placeholders(roots: Sequence[Var]) -> bool:
+    """Does something below still wait for the pass ``gradient``, be it inside an inner graph?"""
+    return any(
+        n.op.placeholder or any(isinstance(g, Graph) and _have_placeholders(g.roots) for g in n.attrs.values())
+        for n in toposort(roots))
 
 
 def _closed(sides: Sequence[Var], table: Mapping[Var, Array]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-
 from graphc.binding import Parameter, convert
 from graphc.capture import check_updates, dims_conflict
 from graphc.compiling import Compiled, Mode, as_mode, compile_function
@@ -239,7 +238,8 @@ def _input(given: Any, position: int) -> Parameter:
     p = Parameter(v, name, None, given.borrow)
     if given.value is None:
         return p
-    return Parameter(v, name, convert(given.value, p, position, None), given.borrow)
+    default = convert(given.value, p, position, None)
+    return Parameter(v, name, default.copy() if default is given.value else default, given.borrow)
 
 
 def _check_inputs(parameters: Sequence[Parameter]) -> None:

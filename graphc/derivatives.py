@@ -6,7 +6,6 @@ variable, an op without gradient) is said here, where the user stands.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from graphc.capture import pairs
 from graphc.compiled import function
 from graphc.compiling import Mode
 from graphc.dims import product
-from graphc.errors import GradientError, GraphcTypeError, GraphcValueError, here
+from graphc.errors import GradientError, GraphcTypeError, GraphcValueError, here, warn
 from graphc.functions.shaping import reshape
 from graphc.ir import Node, Type, Var, apply, leaves, make_node, normal, rebuild, toposort
 from graphc.ops.core import as_var, cast, dim_op, shape_of, size_args
@@ -90,7 +89,11 @@ def vjp(f: Any, wrt: Any, cotangents: Any, *, consider_constant: Any = None, dis
     if len(fs) != len(cs):
         raise GraphcValueError(f"vjp: {len(fs)} expression(s) and {len(cs)} cotangent(s)")
     many = isinstance(wrt, (list, tuple))
-    seeds = [(as_var(y), _like(c, as_var(y), "vjp: the cotangent")) for y, c in zip(fs, cs, strict=True)]
+    fs = [as_var(y) for y in fs]
+    seeds = [(y, _like(c, y, "vjp: the cotangent")) for y, c in zip(fs, cs, strict=True)]
+    if len(fs) > 1:  # each starts from a mark of its own: one that lies behind another is not cut off there
+        first = _next_mark([*fs, *_wrt(wrt)])
+        seeds = [(apply(mark_op, y, which=first + k), c) for k, (y, c) in enumerate(seeds)]
     results = _reverse("vjp", seeds, _wrt(wrt), _list(consider_constant), disconnected_inputs, "zero")
     return results if many else results[0]
 
@@ -213,7 +216,10 @@ def grad_clip(x: Any, lo: float, hi: float) -> Var:
     """``x``; the cotangent that flows back through it is clipped to [lo, hi], element by element."""
     if not float(lo) <= float(hi):
         raise GraphcValueError(f"grad_clip: lo = {lo} is not <= hi = {hi}")
-    return apply(grad_clip_op, as_var(x), lo=float(lo), hi=float(hi))
+    v = as_var(x)
+    if dtypes.is_complex(v.type.dtype):
+        raise GraphcTypeError(f"grad_clip: complex numbers have no order; got {v.describe()}: clip the real and the imaginary part")
+    return apply(grad_clip_op, v, lo=float(lo), hi=float(hi))
 
 
 def grad_scale(x: Any, k: float) -> Var:
@@ -298,15 +304,23 @@ def _marked(expressions: Sequence[Var], targets: Sequence[Var]) -> tuple[list[Va
     take it off the path of the derivative.  Leaves need none.
     """
     table: dict[Var, Var] = {}
-    for node in toposort(targets):  # operands first: a mark may stand behind another mark
+    wanted = {w for w in targets if w.node is not None}
+    which = _next_mark([*expressions, *targets]) if wanted else 0
+    for node in toposort(wanted and targets):  # operands first: a mark may stand behind another mark
         for v in node.outputs:
-            if any(v is w for w in targets):
+            if v in wanted:
                 inner, = rebuild([v], table) if table else [v]
-                table[v] = apply(mark_op, inner)
+                table[v] = apply(mark_op, inner, which=which)
+                which += 1
     if not table:
         return list(expressions), list(targets)
     new = rebuild(list(expressions), table)
     return new, [table.get(w, w) for w in targets]
+
+
+def _next_mark(roots: Sequence[Var]) -> int:
+    """A number that no mark among the ancestors has."""
+    return max((node.attrs["which"] + 1 for node in toposort(roots) if node.op is mark_op), default=0)
 
 
 def _constants_cut(expressions: Sequence[Var], targets: Sequence[Var], constants: Sequence[Any]) -> tuple[list[Var], list[Var]]:
@@ -318,7 +332,7 @@ def _constants_cut(expressions: Sequence[Var], targets: Sequence[Var], constants
 
 def _check_path(what: str, starts: Sequence[Var], targets: Sequence[Var], disconnected: str) -> list[bool]:
     """Which targets are connected; errors for disconnected ones and for ops without gradient on the way."""
-    inside: dict[Var, Node | None] = {v: None for v in targets}  # -> a node on a path from a target
+    inside: dict[Var, Node | None] = dict.fromkeys(targets)  # -> a node on a path from a target
     order = toposort(starts)
     for node in order:
         via = next((i for i, v in enumerate(node.inputs) if v in inside and node.op.connected(i, node)), None)
@@ -343,7 +357,7 @@ def _check_path(what: str, starts: Sequence[Var], targets: Sequence[Var], discon
                        "pass disconnected_inputs='ignore' to take it as zero")
             if disconnected == "raise":
                 raise GradientError(message, here())
-            warnings.warn(message, stacklevel=4)
+            warn(message)
     return connected
 
 
@@ -388,6 +402,9 @@ def verify_grad(fn: Any, points: Sequence[Any], *, eps: float | None = None, abs
     >>> gc.verify_grad(lambda x: gc.exp(x) * x, [[0.5, 1.0]])
     """
     rng = np.random.default_rng(0) if rng is None else rng
+    for k, p in enumerate(points):
+        if np.asarray(p).dtype.kind == "c":
+            raise GraphcTypeError(f"verify_grad: argument {k} is complex; give its real and imaginary parts as two arguments, and join them in fn")
     arrays = [np.array(p, dtype=None if np.asarray(p).dtype.kind in "f" else "float64") for p in points]
     least = min((a.dtype for a in arrays), key=lambda d: d.itemsize, default=np.dtype("float64"))
     eps = float(np.finfo(least).eps ** (1 / 3)) if eps is None else eps

@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 from graphc.errors import GraphcTypeError, GraphcValueError
 
@@ -182,7 +182,7 @@ class Dim:
         return f"Dim({self.text()})"
 
 
-Size: TypeAlias = Union[int, Dim]
+Size: TypeAlias = int | Dim
 
 
 def _atom_text(atom: Atom, names: Mapping[Symbol, str] | None) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,6 +46,7 @@ _ROOT = os.path.dirname(os.path.dirname(_PACKAGE)) + os.sep
 _INTERNAL_PREFIXES: tuple[str, ...] = (_PACKAGE,)
 if os.path.exists(_ROOT + "pyproject.toml"):  # a checkout; beside an installed package such folders are the user's
     _INTERNAL_PREFIXES += (_ROOT + "passes" + os.sep, _ROOT + "backends" + os.sep)
+_FROZEN = "<frozen importlib"  # between a script's `import graphc` and graphc
 _EXAMPLES = _PACKAGE + "examples" + os.sep  # user scripts that the package brings with it
 _is_internal: dict[str, bool] = {}  # cache: code file name -> part of graphc?
 _origins: dict[tuple[str, int], Origin] = {}  # cache: one object per user line
@@ -52,7 +54,7 @@ _origins: dict[tuple[str, int], Origin] = {}  # cache: one object per user line
 
 def is_internal(file: str) -> bool:
     """Does a code file belong to graphc, so that the user does not want to see its lines?"""
-    return file.startswith(_INTERNAL_PREFIXES) and not file.startswith(_EXAMPLES)
+    return file.startswith((*_INTERNAL_PREFIXES, _FROZEN)) and not file.startswith(_EXAMPLES)
 
 
 _on_behalf: ContextVar[Origin | None] = ContextVar("graphc_on_behalf", default=None)
@@ -87,6 +89,12 @@ def here() -> Origin:
             return found
         frame = frame.f_back  # type: ignore[assignment]
     return UNKNOWN
+
+
+def warn(message: str) -> None:
+    """A UserWarning that points at the user's line, however deep in graphc it is raised."""
+    where = here()
+    warnings.warn_explicit(message, UserWarning, where.file, where.line)
 
 
 class GraphcError(Exception):

@@ -36,7 +36,7 @@ def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
 def constant_of(v: Var, wanted: str, instead: str) -> Array:
     """The value of a variable that depends on constants only; TypeError with advice for any other."""
     free = leaves([v])
-    if free or dim_of(v) is None and any(n.op.placeholder or not n.op.pure for n in Graph([], [v]).nodes):
+    if free or (dim_of(v) is None and any(n.op.placeholder or not n.op.pure for n in Graph([], [v]).nodes)):
         names = ", ".join(x.describe() for x in free[:3])
         raise GraphcTypeError(
             f"{wanted} of a symbolic value: {v.describe()} has no value before the function is called"
@@ -164,8 +164,8 @@ METHODS: dict[str, Any] = {
 
 #: methods that are functions of the variable under their own name
 SAME_NAME: dict[str, Any] = {
-    **{name: reducing for name in ("sum", "prod", "mean", "var", "std", "max", "min", "argmax", "argmin", "all", "any", "cumsum", "cumprod")},
-    **{name: shaping for name in ("flatten", "ravel", "squeeze", "swapaxes", "dimshuffle", "repeat")},
+    **dict.fromkeys(("sum", "prod", "mean", "var", "std", "max", "min", "argmax", "argmin", "all", "any", "cumsum", "cumprod"), reducing),
+    **dict.fromkeys(("flatten", "ravel", "squeeze", "swapaxes", "dimshuffle", "repeat"), shaping),
     "dot": linalg, "trace": linalg, "clip": elementwise, "conj": elementwise, "diagonal": shaping, "take": indexing,
 }
 

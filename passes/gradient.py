@@ -43,12 +43,12 @@ def _expand(roots: Sequence[Var], context: Context) -> list[Var]:
         if node.op is gradient_op:
             k = node.attrs["seeds"]
             with on_behalf_of(node.origin):
-                results = back_propagation(inputs[2 * k:], dict(zip(inputs[:k], inputs[k:2 * k], strict=True)))
+                results = back_propagation(inputs[2 * k:], _added(inputs[:k], inputs[k:2 * k]))
         elif node.op is tangent_op:
             k = node.attrs["results"]
             n = (len(inputs) - k) // 2
             with on_behalf_of(node.origin):
-                results = push_forward(inputs[:k], dict(zip(inputs[k:k + n], inputs[k + n:], strict=True)), back_propagation)
+                results = push_forward(inputs[:k], _added(inputs[k:k + n], inputs[k + n:]), back_propagation)
         else:
             return None
         for old, new in zip(node.outputs, results, strict=True):
@@ -56,6 +56,14 @@ def _expand(roots: Sequence[Var], context: Context) -> list[Var]:
         return results
 
     return rebuild(roots, {}, visit=visit)
+
+
+def _added(variables: Sequence[Var], values: Sequence[Var]) -> dict[Var, Var]:
+    """The value of each variable; those of one that stands there twice (or has become another) add up."""
+    table: dict[Var, Var] = {}
+    for v, value in zip(variables, values, strict=True):
+        table[v] = add(table[v], value) if v in table else value
+    return table
 
 
 def _without_marks(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:

@@ -88,7 +88,7 @@ def test_arguments_convert_without_loss() -> None:
     s = gc.fscalar("s")
     g = gc.function([s], s)
     assert g(0.1) == np.float32(0.1)
-    with pytest.raises(TypeError, match="float64.*float32.*allow_input_downcast"):
+    with pytest.raises(TypeError, match=r"float64.*float32.*allow_input_downcast"):
         g(np.float64(0.1))
     assert gc.function([s], s, allow_input_downcast=True)(np.float64(0.1)) == np.float32(0.1)
     with pytest.raises(TypeError):

@@ -72,7 +72,10 @@ class Identity(Op):
 
 
 class Mark(Identity):
-    """``mark(x)``: ``x``, kept apart as the variable of a derivative."""
+    """``mark(x; which)``: ``x``, kept apart as the variable of a derivative.
+
+    ``which`` numbers the marks of a graph: two marked variables may turn out to be equal, and stay two.
+    """
 
     name = "mark"
 
