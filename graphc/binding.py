@@ -149,7 +149,7 @@ class Door:
             raise GraphcValueError(f"{self.name}(): {error.message}", origin) from None
         if a == b or (relation.kind == "broadcast" and 1 in (a, b)):
             return
-        parts = [f"{dims.size_text(size, _labels(size))} = {value}{self._where_from(size, arrays)}"
+        parts = [str(size) if isinstance(size, int) else f"{dims.size_text(size, _labels(size))} = {value}{self._where_from(size, arrays)}"
                  for size, value in ((relation.a, a), (relation.b, b))]
         must = "must be equal" if relation.kind == "equal" else "must be equal, or one of them 1"
         raise GraphcValueError(f"{self.name}(): {parts[0]} and {parts[1]} {must}", origin)
@@ -257,6 +257,8 @@ def convert(value: Any, p: Parameter, position: int, downcast: bool | None) -> A
         raise GraphcTypeError(f"{label} is a symbolic variable ({value.describe()}); a call takes values: arrays and numbers", p.var.origin)
     if value is None:
         raise GraphcTypeError(f"{label} is None; declared {type}", p.var.origin)
+    if isinstance(value, np.ndarray) and np.ma.is_masked(value):  # type: ignore[no-untyped-call]
+        raise GraphcTypeError(f"{label} is a masked array with masked entries, which have no value here; declared {type}; fill it first", p.var.origin)
     typed = isinstance(value, (np.ndarray, np.generic)) or (hasattr(value, "dtype") and hasattr(value, "__array__"))
     try:
         array = np.asarray(value)

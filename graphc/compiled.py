@@ -52,7 +52,7 @@ class Function:
         self.name: str = options["name"]
         self.profile: Any = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         results = self._compiled.door.call(args, kwargs)
         structure = self._structure
         if structure is _ONE:
@@ -295,7 +295,7 @@ def unpickled(state: dict[str, Any]) -> Function:
 # ---- small uses of a compiled function ----------------------------------------------------------
 
 
-def evaluate_var(v: Var, values: Mapping[Var, Any] | None = None, **named: Any) -> Array:
+def evaluate_var(v: Var, values: Mapping[Var, Any] | None = None, /, **named: Any) -> Array:
     """``v.eval({x: 3.0})``: compile, call once, forget.  Inputs by variable or by name."""
     given: dict[Any, Any] = {**(values or {}), **named}
     free = [x for x in leaves([v]) if not isinstance(x, Shared)]

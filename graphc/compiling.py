@@ -11,6 +11,7 @@ This file is that picture as code: the first one to open.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import gc as garbage
 import importlib.util
@@ -31,7 +32,8 @@ from graphc.ir import Graph, Shared, Var
 from graphc.passes import pipeline
 from graphc.passes.context import Context
 from graphc.passes.memory import memory
-from graphc.passes.pipeline import FAST_COMPILE, Stage
+from graphc.passes.pipeline import FAST_COMPILE, PIPELINE, Pass, Stage
+from graphc.passes.rules import BY_NAME
 from graphc.plan import MemoryPlan
 from graphc.settings import config
 from graphc.verify import verify
@@ -124,6 +126,7 @@ def _road(parameters: Sequence[Parameter], outputs: Sequence[Var], updates: Sequ
     if backend == "reference" and wanted is None:
         wanted = "none"
     passes = pipeline.select(wanted, mode.exclude)
+    _check_exclude(mode.exclude, passes)
     context = Context(mode.level, frozenset(mode.exclude), config.fold_limit)
     stages = pipeline.run(graph, passes, context, check=mode.debug or config.verify)
     final = stages[-1].graph
@@ -143,6 +146,18 @@ def _road(parameters: Sequence[Parameter], outputs: Sequence[Var], updates: Sequ
 
     seconds = {"capture": captured - started, "passes": optimised - captured, "memory": planned - optimised, "backend": emitted - planned}
     return Compiled(Door(final, parameters, run, name, downcast), stages, plan, runner, backend, mode, seconds)
+
+
+def _check_exclude(exclude: Sequence[str], passes: Sequence[Pass]) -> None:
+    """A name that nothing has would leave out nothing.  Passes of the user's own may have rules that only they know."""
+    if any(p not in PIPELINE for p in passes):
+        return
+    known = {*(p.name for p in PIPELINE), *BY_NAME}
+    for name in exclude:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), 3)
+            raise GraphcValueError(f"Mode(exclude={list(exclude)!r}): there is no pass and no rule {name!r}"
+                                   + (f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; the passes are: {', '.join(p.name for p in PIPELINE)}"))
 
 
 @contextmanager

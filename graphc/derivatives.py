@@ -149,7 +149,7 @@ def jacobian(expr: Any, wrt: Any, *, consider_constant: Any = None, disconnected
     row = index(flat, i)
     g = make_node(gradient_op, [row, ones_of(row), *marked], {"seeds": 1}).outputs
     marks = [m for m, w in zip(marked, cut, strict=True) if m is not w]
-    outside = [*marks, *(v for v in leaves([*g]) if v is not i)]
+    outside = list(dict.fromkeys([*marks, *(v for v in leaves([*g]) if v is not i)]))
     body, kept = close(g, [i], outside, "jacobian")
     unmarked = dict(zip(marked, cut, strict=True))
     shape, operands = size_args([_elements(y)], "jacobian")
@@ -305,22 +305,28 @@ def _marked(expressions: Sequence[Var], targets: Sequence[Var]) -> tuple[list[Va
     """
     table: dict[Var, Var] = {}
     wanted = {w for w in targets if w.node is not None}
-    which = _next_mark([*expressions, *targets]) if wanted else 0
-    for node in toposort(wanted and targets):  # operands first: a mark may stand behind another mark
+    if not wanted:
+        return list(expressions), list(targets)
+    which = _next_mark([*expressions, *targets])
+    for node in toposort(targets):  # operands first: a mark may stand behind another mark
         for v in node.outputs:
             if v in wanted:
                 inner, = rebuild([v], table) if table else [v]
                 table[v] = apply(mark_op, inner, which=which)
                 which += 1
-    if not table:
-        return list(expressions), list(targets)
     new = rebuild(list(expressions), table)
     return new, [table.get(w, w) for w in targets]
 
 
+def _unmarked(v: Var) -> Var:
+    while v.node is not None and v.node.op is mark_op:
+        v = v.node.inputs[0]
+    return v
+
+
 def _next_mark(roots: Sequence[Var]) -> int:
     """A number that no mark among the ancestors has."""
-    return max((node.attrs["which"] + 1 for node in toposort(roots) if node.op is mark_op), default=0)
+    return max((node.attrs.get("which", 0) + 1 for node in toposort(roots) if node.op is mark_op), default=0)
 
 
 def _constants_cut(expressions: Sequence[Var], targets: Sequence[Var], constants: Sequence[Any]) -> tuple[list[Var], list[Var]]:
@@ -352,8 +358,7 @@ def _check_path(what: str, starts: Sequence[Var], targets: Sequence[Var], discon
     connected = [w in needed for w in targets]
     for w, ok in zip(targets, connected, strict=True):
         if not ok and disconnected != "ignore":
-            shown = w.node.inputs[0] if w.node is not None and w.node.op is mark_op else w
-            message = (f"{what}: {', '.join(v.describe() for v in starts[:2])} does not depend on {shown.describe()} through differentiable ops; "
+            message = (f"{what}: {', '.join(_unmarked(v).describe() for v in starts[:2])} does not depend on {_unmarked(w).describe()} through differentiable ops; "
                        "pass disconnected_inputs='ignore' to take it as zero")
             if disconnected == "raise":
                 raise GradientError(message, here())

@@ -56,6 +56,11 @@ class Judge:
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         return f"at index {index} {want[index]!r} became {have[index]!r}"
 
+    def wide(self, root: int) -> Array | None:
+        """The value of a root in wider floats, in its own dtype; None where it cannot be had."""
+        self._evaluated()
+        return None if self._wide is None else self._wide[root].astype(self.graph.roots[root].type.dtype)
+
     def _bad(self, root: int, want: Array, have: Array) -> Array:
         bad = differing(want, have)
         if not bad.any():

@@ -153,7 +153,7 @@ METHODS: dict[str, Any] = {
     "__gt__": _binary(elementwise.greater), "__ge__": _binary(elementwise.greater_equal),
     "__neg__": lambda self: elementwise.negative(self), "__pos__": lambda self: elementwise.positive(self),
     "__abs__": lambda self: elementwise.abs(self), "__invert__": lambda self: elementwise.bitwise_invert(self),
-    "__round__": lambda self, ndigits=None: elementwise.round(self),
+    "__round__": lambda self, ndigits=None: elementwise.round(self, ndigits or 0),
     "__getitem__": getitem, "__setitem__": _setitem, "__iter__": _iter, "__len__": _len, "__contains__": _contains,
     "__bool__": _bool, "__float__": _float, "__int__": _int, "__complex__": _complex, "__index__": _index,
     "__array__": _array, "__array_ufunc__": None, "__repr__": _repr, "__hash__": object.__hash__,

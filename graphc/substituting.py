@@ -7,7 +7,7 @@ door, else an operand that a ``size_of`` computes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphc import dims, dtypes
@@ -22,7 +22,7 @@ from graphc.ops.looping import each_op
 from graphc.ops.slicing import ARRAY, SCALAR
 
 INT64 = dtypes.DTYPES["int64"]
-_CALLS = {"floordiv": floordiv, "mod": mod, "max": maximum, "min": minimum, "bcast": lambda a, b: where(equal(a, 1), b, a)}
+_CALLS: dict[str, Callable[..., Var]] = {"floordiv": floordiv, "mod": mod, "max": maximum, "min": minimum, "bcast": lambda a, b: where(equal(a, 1), b, a)}
 
 
 def replace(roots: Sequence[Var], givens: Sequence[tuple[Var, Var]], inputs: Sequence[Var] = ()) -> tuple[list[Var], list[tuple[Relation, Origin]]]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from graphc.errors import GraphcValueError
+from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Graph
 from graphc.passes.cleanup import cleanup
 from graphc.passes.context import Context, Rewrite
@@ -89,6 +89,8 @@ def select(passes: Iterable[str | Pass] | str | None, exclude: Sequence[str] = (
         for p in passes:
             if isinstance(p, str) and p not in known:
                 raise GraphcValueError(f"there is no pass {p!r}; the pipeline is: {', '.join(known)}")
+            if not isinstance(p, (str, Pass)):
+                raise GraphcTypeError(f"passes: expected the name of a pass or a Pass; got {p!r}")
             chosen.append(known[p] if isinstance(p, str) else p)
     chosen = [p for p in chosen if p.required or p.name not in exclude]
     names = [p.name for p in chosen]

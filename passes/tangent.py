@@ -4,6 +4,9 @@ An elementwise op's derivative is diagonal, so its reverse formula with the tang
 for a cotangent is its forward formula; a linear op is applied to the tangents; for
 the rest, the reverse formula is linear in its cotangent u, and the transpose of a
 transpose is the thing itself: d<bprop(u), t>/du.
+
+Tangents keep the promise of ``where`` too: a factor that a ``where`` made 0 silences a tangent
+that is not finite (gradients of the branch not chosen are such factors).
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from collections.abc import Callable, Sequence
 
 from graphc import dtypes
 from graphc.ir import Node, Var, make_node, rebuild, toposort
-from graphc.ops.arithmetic import add
+from graphc.ops.arithmetic import add, where
 from graphc.ops.broadcasting import same_shape
+from graphc.ops.comparison import equal, isfinite, logical_and, logical_not
 from graphc.ops.elementwise_base import Elementwise
 from graphc.ops.placeholders import zeros_of
 
@@ -24,11 +28,14 @@ Reverse = Callable[[Sequence[Var], dict[Var, Var]], list[Var]]
 def push_forward(results: Sequence[Var], tangents: dict[Var, Var], reverse: Reverse) -> list[Var]:
     """The tangents of ``results`` when the keys of ``tangents`` move by its values; zeros where nothing arrives."""
     table = dict(tangents)
+    selected: set[Var] = set()  # what a `where` has a part in
     for node in toposort(results):
+        if node.op.name == "where" or any(v in selected for v in node.inputs):
+            selected.update(node.outputs)
         moving = [i for i, v in enumerate(node.inputs) if v in table and node.op.connected(i, node)]
         if not moving:
             continue
-        for y, t in zip(node.outputs, _tangents(node, moving, table, reverse), strict=True):
+        for y, t in zip(node.outputs, _tangents(node, moving, table, reverse, selected), strict=True):
             if t is not None and y not in tangents:
                 table[y] = t
     return [_or_zeros(table.get(y), y) for y in results]
@@ -38,13 +45,16 @@ def _or_zeros(t: Var | None, v: Var) -> Var:
     return zeros_of(v) if t is None else t
 
 
-def _tangents(node: Node, moving: list[int], table: dict[Var, Var], reverse: Reverse) -> Sequence[Var | None]:
+def _tangents(node: Node, moving: list[int], table: dict[Var, Var], reverse: Reverse,
+              selected: set[Var]) -> Sequence[Var | None]:
     op, y = node.op, node.outputs[0]
     if isinstance(op, Elementwise) and dtypes.is_float(node.inputs[moving[0]].type.dtype) and dtypes.is_float(y.type.dtype):
         total: Var | None = None
         for i in moving:
             grad = op.grads[i]
             t = None if grad is None else grad(same_shape(table[node.inputs[i]], y), y, *node.inputs)
+            if t is not None and op.name == "mul" and node.inputs[1 - i] in selected:
+                t = where(logical_and(equal(node.inputs[1 - i], 0), logical_not(isfinite(t))), 0, t)
             if t is not None:
                 total = t if total is None else add(total, t)
         return [total]

@@ -16,7 +16,8 @@ from graph_strategies import NONE, Array, Case, Derivatives, Replayed, Source, b
 
 import graphc as gc
 from graphc.ir import Graph, Shared, Var
-from graphc.judging import Judge
+from graphc.judging import Judge, close
+from graphc.ops.evaluate import evaluate
 from graphc.passes.cleanup import cleanup
 from graphc.passes.context import Context
 from graphc.passes.fold import fold
@@ -76,16 +77,36 @@ def compare(judge: Judge, want: Sequence[Array], have: Sequence[Array], label: s
         if not isinstance(h, np.ndarray):
             raise Difference(f"{label}: result {k} is a {type(h).__name__}, not an array")
         reason = judge.difference(k, w, h)
-        if reason is not None and f is not None and any(BY_NAME[rule].phase == "stable" for s in f.report for rule in s.fired if rule in BY_NAME):
+        if reason is not None and f is not None and stabilised(f):
             reason = Judge(judge.graph, judge.arguments, judge.env, stabilised=True).difference(k, w, h)
         if reason is not None and k in derivatives.range and w.dtype == h.dtype and w.shape == h.shape:
-            if derivatives.wild:
+            if derivatives.wild or (f is not None and same_mathematics(f, judge, k, h)):
                 continue
             with np.errstate(all="ignore"):
                 other = np.where(np.isfinite(w) | np.isfinite(h), h, w)
             reason = Judge(judge.graph, judge.arguments, judge.env, shake=True, stabilised=True).difference(k, w, other)
         if reason is not None:
             raise Difference(f"{label}: result {k}: {reason}")
+
+
+def stabilised(f: gc.Function) -> bool:
+    """Did a stabilising rule fire?"""
+    return any(BY_NAME[rule].phase == "stable" for s in f.report for rule in s.fired if rule in BY_NAME)
+
+
+def same_mathematics(f: gc.Function, judge: Judge, k: int, have: Array) -> bool:
+    """Is the optimised graph right but for rounding: with the same derivative as the reference in wider floats?
+
+    A stabilised value may have a derivative with fewer digits: that of sigmoid is y * (1 - y).
+    """
+    graph = [s.graph for s in f.report if s.name != "fuse"][-1]
+    values = dict(zip((*judge.graph.inputs, *judge.graph.shared), judge.arguments, strict=True))
+    arguments = [values[v] for v in (*graph.inputs, *graph.shared)]
+    own = Judge(graph, arguments, judge.env)
+    mine, theirs = own.wide(k), judge.wide(k)
+    if mine is None or theirs is None or mine.shape != theirs.shape or not close(theirs, mine):
+        return False
+    return own.difference(k, evaluate(graph, arguments, judge.env)[k], have) is None
 
 
 def bits(arrays: Sequence[Array]) -> list[bytes]:

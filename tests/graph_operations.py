@@ -291,6 +291,7 @@ def rule_pattern(b: Builder) -> Any:
     if anchor is None:
         return None
     given: dict[str, Any] = {}
+    shape = anchor.shape
     for name in names:
         if name == AXES:
             n = anchor.array.ndim
@@ -301,7 +302,12 @@ def rule_pattern(b: Builder) -> Any:
             given[name] = anchor.var
         else:
             found = b.partner(anchor, "b" if name in ("c", "d") else anchor.kind)
-            given[name] = anchor.var if found is None else found.var
+            found = anchor if found is None else found
+            try:
+                shape = np.broadcast_shapes(shape, found.shape)
+            except ValueError:  # it fits the first operand, but not the second
+                found = anchor
+            given[name] = found.var
         wanted = "bool" if name in ("c", "d") else "complex128" if name == "z" else anchor.array.dtype
         if isinstance(given[name], Var) and given[name].dtype != wanted:
             given[name] = given[name] != 0 if wanted == "bool" else gc.cast(given[name], wanted)

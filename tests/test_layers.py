@@ -21,7 +21,7 @@ LAYERS = {
     "ops": 3, "text": 3, "text_parse": 3, "text_values": 3, "verify": 3, "verify_plan": 3,
     "functions": 4, "methods": 4, "variables": 4,
     "passes": 5, "backends": 5,
-    "compiling": 6, "binding": 6, "capture": 6, "checking": 6, "judging": 6,
+    "compiling": 6, "binding": 6, "capture": 6, "substituting": 6, "checking": 6, "judging": 6,
     "compiled": 7, "derivatives": 7, "rewiring": 7, "custom": 7,
     "nn": 8, "init": 8, "optim": 8,
     "costing": 9, "inspecting": 9, "prettifying": 9, "reporting": 9, "machine": 9, "cli": 9, "__main__": 9,

@@ -108,7 +108,8 @@ class SumTo(Op):
             lead + i for i, want in enumerate(target) if want == 1 and x.shape[lead + i] != 1)
         if axes:
             # contiguous: the order of the sum must not depend on how x lies in memory
-            x = np.add.reduce(np.asarray(x, order="C"), axis=axes, keepdims=True, dtype=x.dtype)
+            with np.errstate(all="ignore"):
+                x = np.add.reduce(np.asarray(x, order="C"), axis=axes, keepdims=True, dtype=x.dtype)
         if x.shape[lead:] != target:
             raise GraphcValueError(f"sum_to: shape {x.shape} cannot be summed to {target}")
         return x.reshape(target)

@@ -8,14 +8,14 @@ cannot be optimised away from under it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc import dtypes
 from graphc.errors import InternalError
-from graphc.ir import Array, Node, Op, Type, Var
+from graphc.ir import Array, Node, Op, Relation, Type, Var
 from graphc.ops.arithmetic import mul, where
 from graphc.ops.broadcasting import broadcast_to, same_shape
 from graphc.ops.comparison import greater, less
@@ -46,6 +46,10 @@ class Gradient(Op):
     def connected(self, position: int, node: Node) -> bool:
         return dtypes.is_inexact(node.inputs[position].type.dtype)
 
+    def relations(self, types: Sequence[Type], attrs: Mapping[str, Any]) -> Iterable[Relation]:
+        k = attrs["seeds"]
+        return _same_sizes(types[:k], types[k:2 * k])
+
 
 class Tangent(Gradient):
     """``tangent(results..., wrt..., tangents...; results)``: the forward-mode placeholder of ``gc.jvp``."""
@@ -54,6 +58,10 @@ class Tangent(Gradient):
 
     def infer(self, *types: Type, results: int) -> list[Type]:  # type: ignore[override]
         return list(types[:results])
+
+    def relations(self, types: Sequence[Type], attrs: Mapping[str, Any]) -> Iterable[Relation]:
+        n = (len(types) - attrs["results"]) // 2
+        return _same_sizes(types[-2 * n:-n], types[-n:])
 
 
 class Identity(Op):
@@ -126,6 +134,13 @@ class GradScale(Identity):
 gradient_op, tangent_op = Gradient(), Tangent()
 mark_op, disconnected_grad_op, zero_grad_op, grad_clip_op, grad_scale_op = Mark(), DisconnectedGrad(), ZeroGrad(), GradClip(), GradScale()
 OPS: tuple[Op, ...] = (gradient_op, tangent_op, mark_op, disconnected_grad_op, zero_grad_op, grad_clip_op, grad_scale_op)
+
+
+def _same_sizes(variables: Sequence[Type], directions: Sequence[Type]) -> Iterable[Relation]:
+    """A tangent or cotangent has the shape of its variable; it does not broadcast."""
+    for v, d in zip(variables, directions, strict=True):
+        for a, b in zip(v.shape, d.shape, strict=True):
+            yield Relation("equal", a, b)
 
 
 def zeros_of(x: Var) -> Var:

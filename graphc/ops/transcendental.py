@@ -11,7 +11,7 @@ from graphc import dtypes
 from graphc.errors import GraphcValueError
 from graphc.ir import Array, Op, Var, apply
 from graphc.ops.arithmetic import add, conj_or_same, div, mul, neg, scaled, sqr, sub, where, zeros_like
-from graphc.ops.comparison import equal
+from graphc.ops.comparison import equal, isinf, logical_and
 from graphc.ops.core import constant_value
 from graphc.ops.elementwise_base import Elementwise, half_in_single
 
@@ -145,7 +145,7 @@ softplus = Elementwise(
 
 def _share(a: Var, b: Var) -> Var:
     """exp(a) / (exp(a) + exp(b)), one half also where both are the same infinity."""
-    return where(equal(a, b), 0.5, sigmoid(sub(a, b)))
+    return sigmoid(where(logical_and(equal(a, b), isinf(a)), 0, sub(a, b)))  # at other ties the slope is needed too
 
 
 # ---- trigonometric and hyperbolic functions ----------------------------------------------------

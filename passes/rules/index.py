@@ -116,7 +116,7 @@ def _part_of_joined(node: Node) -> Result:
         return "new axes or positions known at the call"
     entry = index[axis]
     start: Size = 0
-    for v in inner.inputs:
+    for k, v in enumerate(inner.inputs):
         size = v.type.shape[axis]
         stop = start + size
         if isinstance(entry, int):
@@ -125,7 +125,7 @@ def _part_of_joined(node: Node) -> Result:
             if start <= entry < stop:
                 return subtensor(v, (*index[:axis], entry - start, *index[axis + 1:]), *node.inputs[1:])
         elif isinstance(entry, tuple) and entry[2] == 1 and (entry[0] or 0) == start and (stop if entry[1] is None else entry[1]) == stop:
-            if entry[1] is None and v is not inner.inputs[-1]:
+            if entry[1] is None and k < len(inner.inputs) - 1:
                 return "several operands"
             return subtensor(v, (*index[:axis], WHOLE, *index[axis + 1:]), *node.inputs[1:])
         start = stop
