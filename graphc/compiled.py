@@ -302,6 +302,8 @@ def evaluate_var(v: Var, values: Mapping[Var, Any] | None = None, /, **named: An
     arguments: dict[Var, Any] = {}
     for key, value in given.items():
         if isinstance(key, Var):
+            if key.node is not None:
+                raise GraphcTypeError(f"eval: {key.describe()} is computed, not an input; replace it first: gc.clone_replace(v, {{it: value}}).eval()")
             arguments[key] = value
         else:
             match = [x for x in free if x.name == key]

@@ -22,7 +22,7 @@ from graphc import dims
 from graphc.dims import Call, Dim, Size, Symbol
 from graphc.dtypes import SHORT
 from graphc.errors import UNKNOWN, Origin
-from graphc.ir import Array, Graph, Node, Relation, Shared, Type, Var
+from graphc.ir import Array, Graph, Node, Op, Relation, Shared, Type, Var
 from graphc.ops.core import constant_op
 
 __all__ = ["FORMAT", "Printer", "array_text", "auto_base", "inner_graphs", "print_graph", "scalar_text", "variable_names"]
@@ -68,6 +68,8 @@ class Printer:
         self._types: dict[Type, str] = {}
         self._bodies: dict[Graph, str] = {}
         self._body_counts: dict[str, int] = {}
+        self._ops: dict[Op, str] = {}
+        self._op_counts: dict[str, int] = {}
         self._arrays: dict[int, int] = {}  # id of a container or array -> its number in the data section
         self._data_lines: list[str] = []
         self._keep: list[Any] = []  # what the ids above belong to
@@ -101,6 +103,18 @@ class Printer:
             name = self._bodies[body] = base if k == 1 else f"{base}~{k}"
         return name
 
+    def op_name(self, op: Op) -> str:
+        """``name``; ``name~k`` for the k-th op object of a name: two instances of a user's class are two ops."""
+        name = self._ops.get(op)
+        if name is None:
+            from graphc.ops import OPS  # made when the first graph is; not needed to import this file
+            name = base = name_text(op.name)
+            if OPS.get(op.name) is not op:  # the user's own; the first of a built-in op's name is that one
+                k = self._op_counts[base] = self._op_counts.get(base, int(op.name in OPS)) + 1
+                name = base if k == 1 else f"{base}~{k}"
+            self._ops[op] = name
+        return name
+
     # ---- one block ------------------------------------------------------------------------------
 
     def _block(self, graph: Graph) -> tuple[list[str], dict[Node, int]]:
@@ -131,7 +145,7 @@ class Printer:
         text = ", ".join([names[v] for v in node.inputs])
         if node.attrs:
             text += "; " + ", ".join([f"{k}={self.attr_text(node.attrs[k])}" for k in sorted(node.attrs)])
-        return f"{name_text(node.op.name)}({text})"
+        return f"{self.op_name(node.op)}({text})"
 
     def _line(self, text: str, origin: Origin) -> str:
         comment = self._origins.get(origin)

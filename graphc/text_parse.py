@@ -259,7 +259,9 @@ class _Line(Line):
         return Node(constant_op, (), {"value": array}, (Type(array.dtype, array.shape),), self.origin)
 
     def application(self, values: Mapping[str, Var]) -> Node:
-        op = self.reader.op(user_name(self.next()), self)
+        token = self.next()
+        base, _, number = token.rpartition("~") if token[-1].isdigit() and "~" in token else (token, "", "")
+        op = self.reader.op(user_name(base) + (f"~{number}" if number else ""), self)
         self.expect("(")
         inputs: list[Var] = []
         attrs: dict[str, Any] = {}

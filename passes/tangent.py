@@ -1,9 +1,9 @@
 """Forward mode: tangents pushed from the variables to the results, over the same op records.
 
 An elementwise op's derivative is diagonal, so its reverse formula with the tangent
-for a cotangent is its forward formula; a linear op is applied to the tangents; for
-the rest, the reverse formula is linear in its cotangent u, and the transpose of a
-transpose is the thing itself: d<bprop(u), t>/du.
+for a cotangent is its forward formula; a linear op is applied to the tangents, and
+a contraction to one tangent at a time; for the rest, the reverse formula is linear in
+its cotangent u, and the transpose of a transpose is the thing itself: d<bprop(u), t>/du.
 
 Tangents keep the promise of ``where`` too: a factor that a ``where`` made 0 silences a tangent
 that is not finite (gradients of the branch not chosen are such factors).
@@ -11,15 +11,18 @@ that is not finite (gradients of the branch not chosen are such factors).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from graphc import dtypes
 from graphc.ir import Node, Var, make_node, rebuild, toposort
+from graphc.ops import movement
 from graphc.ops.arithmetic import add, where
 from graphc.ops.broadcasting import same_shape
-from graphc.ops.comparison import equal, isfinite, logical_and, logical_not
+from graphc.ops.comparison import equal, isfinite, logical_and, logical_not, logical_or, not_equal
 from graphc.ops.elementwise_base import Elementwise
 from graphc.ops.placeholders import zeros_of
+from graphc.ops.reduction import any as any_
 
 #: the reverse sweep, handed in by the pass that owns both
 Reverse = Callable[[Sequence[Var], dict[Var, Var]], list[Var]]
@@ -62,7 +65,33 @@ def _tangents(node: Node, moving: list[int], table: dict[Var, Var], reverse: Rev
         operands = [
             _or_zeros(table.get(v), v) if dtypes.is_inexact(v.type.dtype) else v for v in node.inputs]
         return make_node(op, operands, node.attrs, node.origin).outputs
+    if op.kind == "contraction":  # linear in each operand
+        parts = [make_node(op, [*node.inputs[:i], _silenced(node, i, table[node.inputs[i]], selected), *node.inputs[i + 1:]],
+                           node.attrs, node.origin).outputs[0] for i in moving]
+        return [functools.reduce(add, parts)]
     return _twice_reversed(node, moving, table, reverse)
+
+
+def _silenced(node: Node, position: int, t: Var, selected: set[Var]) -> Var:
+    """The tangent of an operand of a contraction, 0 where it is not finite and meets only zeros that a ``where`` chose."""
+    for k, other in enumerate(node.inputs):
+        if k != position and other in selected:
+            t = where(logical_or(isfinite(t), _meets(node, position, k, not_equal(other, 0))), t, 0)
+    return t
+
+
+def _meets(node: Node, position: int, k: int, flows: Var) -> Var:
+    """Which entries of operand ``position`` meet a True in ``flows``, which is shaped as operand ``k``."""
+    if node.op.name == "matmul":
+        rank = flows.type.ndim
+        some = any_(flows, (rank - 1 if position == 0 else rank - 2,), True)
+        return movement.transpose(some, (*range(rank - 2), rank - 1, rank - 2))
+    terms = node.attrs["subscripts"].partition("->")[0].split(",")
+    mine, other = terms[position], terms[k]
+    shared = [label for label in other if label in mine]
+    some = any_(flows, tuple(i for i, label in enumerate(other) if label not in mine), False)
+    ordered = movement.transpose(some, tuple(shared.index(label) for label in mine if label in shared))
+    return movement.expand_dims(ordered, tuple(i for i, label in enumerate(mine) if label not in shared))
 
 
 def _twice_reversed(node: Node, moving: list[int], table: dict[Var, Var], reverse: Reverse) -> Sequence[Var | None]:

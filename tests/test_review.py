@@ -10,15 +10,6 @@ import pytest
 
 import graphc as gc
 
-MODES: dict[str, Any] = {
-    "FAST_RUN": "FAST_RUN", "DEBUG": "DEBUG", "reference": gc.Mode(backend="reference"), "none": gc.Mode(backend="numpy", passes="none"),
-}
-
-
-@pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest) -> Any:
-    return MODES[request.param]
-
 
 def check(have: Any, want: Any) -> None:
     for h, w in zip(have, want, strict=True):
@@ -65,6 +56,16 @@ def test_where_silences_infinite_tangents(mode: Any) -> None:
     one = gc.ones_like(x)
     outputs = [gc.hessian_vector_product(cost, x, one), gc.jvp(gc.jvp(gc.grad(cost, x), x, one), x, one)]
     check(gc.function([x], outputs, mode=mode)([-1.0, 0.0, 4.0]), [[0, 0, 0.375], [0, 0, -0.375 / 8]])
+
+
+@pytest.mark.parametrize("product", ["matmul", "einsum"])
+def test_where_silences_infinite_tangents_in_products(product: str, mode: Any) -> None:
+    """d/dx of a gradient in w: rows that were not chosen have an infinite tangent, and a factor of 0."""
+    x, w = gc.vector("x"), gc.vector("w")
+    outer = gc.sqrt(x)[:, None] @ w[None, :] if product == "matmul" else gc.einsum("i,j->ij", gc.sqrt(x), w)
+    g = gc.grad(gc.where(x[:, None] > 0, outer, 0.0).sum(), w)
+    outputs = [gc.jvp(g, x, gc.ones_like(x)), gc.jacobian(g, x).sum(axis=1)]
+    check(gc.function([x, w], outputs, mode=mode)([0.0, 1.0, 4.0], [1.0, 1.0]), [[0.75, 0.75]] * 2)
 
 
 def test_jacobians_in_debug_mode() -> None:
@@ -196,3 +197,38 @@ def test_warnings_point_at_the_users_line(what: str) -> None:
         else:
             gc.function([x, y], x, on_unused_input="warn")
     assert [w.filename for w in seen] == [__file__]
+
+
+def test_two_ops_of_one_class_have_two_names_in_a_dump() -> None:
+    class Power(gc.Op):
+        def __init__(self, k: int) -> None:
+            self.k = k
+
+        def infer(self, x: Any) -> Any:
+            return x
+
+        def forward(self, x: Any) -> Any:
+            return x ** self.k
+
+    class exp(gc.Op):  # noqa: N801 - on purpose the name of a built-in op
+        def infer(self, x: Any) -> Any:
+            return x
+
+        def forward(self, x: Any) -> Any:
+            return x * 0 + 5
+
+    x = gc.vector("x")
+    square, cube, five = Power(2), Power(3), exp()
+    f = gc.function([x], [square(x), cube(x), five(x), gc.exp(x) * 0])
+    text = f.dump()
+    graph = gc.load_dump(text, ops={"Power": square, "Power~2": cube, "exp~2": five})
+    assert [float(v[0]) for v in gc.function(graph.inputs, graph.outputs)([2.0])] == [4, 8, 5, 0]
+    with pytest.raises(ValueError, match="Power~2"):
+        gc.load_dump(text, ops={"Power": square, "exp~2": five})
+
+
+def test_eval_takes_inputs_only() -> None:
+    x = gc.vector("x")
+    y = x * 2
+    with pytest.raises(TypeError, match="computed"):
+        (y + 1).eval({y: [1.0]})
