@@ -23,6 +23,8 @@ _WIDER = {"float16": "float64", "bfloat16": "float64", "float32": "float64", "fl
           "complex64": "complex128", "complex128": "clongdouble"}
 _EPS = {"float16": 2.0 ** -10, "bfloat16": 2.0 ** -7, "float32": 2.0 ** -23, "float64": 2.0 ** -52,
         "complex64": 2.0 ** -23, "complex128": 2.0 ** -52}
+_SMALLEST = {"float16": 2.0 ** -24, "bfloat16": 2.0 ** -133, "float32": 2.0 ** -149, "float64": 2.0 ** -1074,
+             "complex64": 2.0 ** -149, "complex128": 2.0 ** -1074}
 _SAMPLES = 6
 
 #: ops that round nothing: noise on them would only break ties
@@ -115,7 +117,7 @@ def differing(want: Array, have: Array) -> Array:
             same = _same(w.real, h.real) & _same(w.imag, h.imag)
         else:
             same = _same(w, h)
-        close = np.isfinite(w) & (np.abs(w - h) <= TOLERANCE[want.dtype.name] * _scale(w))
+        close = np.isfinite(w) & (np.abs(w - h) <= TOLERANCE[want.dtype.name] * _scale(w) + 8 * _SMALLEST[want.dtype.name])
         better = ~np.isfinite(w) & np.isfinite(h)
     return np.asarray(~(same | close | better))
 

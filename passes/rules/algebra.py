@@ -287,7 +287,9 @@ def _no_axes(node: Node) -> Result:
     if axis != ():
         return None
     if node.op is sum_op or node.op is prod_op:
-        return cast(x, node.outputs[0].type.dtype)
+        x = cast(x, node.outputs[0].type.dtype)
+    if node.op is sum_op and dtypes.is_inexact(x.type.dtype):
+        return add(x, 0.0)  # a sum begins with 0.0, so that of -0.0 is 0.0
     return x
 
 
@@ -304,7 +306,7 @@ CASTS = (
          examples=(lambda: floor(ceil(_leaf())), lambda: trunc(round_(_leaf())),
                    lambda: floor(cast(_leaf("int32"), dtypes.DTYPES["float64"])))),
     Rule("reduce_nothing", root=("sum", "prod", "max", "min", "all", "any", "logsumexp"), fn=_no_axes,
-         note="along no axes: log(exp(x)) = x too",
+         note="along no axes: log(exp(x)) = x too; the sum of -0.0 is 0.0",
          examples=(lambda: apply(sum_op, _leaf(rank=1), axis=(), keepdims=False), lambda: apply(sum_op, _leaf("int8"), axis=(), keepdims=True))),
 )
 
