@@ -254,8 +254,7 @@ class _Line(Line):
                 v.name = user_name(name)
 
     def constant(self, array: Array) -> Node:
-        array = array.copy() if array.flags.writeable is False else array
-        array.setflags(write=False)
+        array.setflags(write=False)  # no copy: data that stands in several places stays one object
         return Node(constant_op, (), {"value": array}, (Type(array.dtype, array.shape),), self.origin)
 
     def application(self, values: Mapping[str, Var]) -> Node:

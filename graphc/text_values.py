@@ -278,7 +278,9 @@ class Line:
             self.expect(",")
             array = self.stored(self.next(), t) if self.accept("data") else self.cast(self.array_value(t), t.dtype)
             self.expect(")")
-            array = array.reshape(self.known_shape(t))
+            shape = self.known_shape(t)
+            if array.shape != shape:  # data that stands in several places stays one object
+                array = array.reshape(shape)
             array.setflags(write=False)
             return array
         args = [self.value() for _ in self.separated(")")]

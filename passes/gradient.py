@@ -22,7 +22,7 @@ from graphc.errors import GradientError, on_behalf_of
 from graphc.ir import Graph, Node, Var, make_node, rebuild, toposort
 from graphc.ops.arithmetic import add
 from graphc.ops.core import cast
-from graphc.ops.placeholders import gradient_op, tangent_op, zeros_of
+from graphc.ops.placeholders import gradient_op, tangent_op, unexpanded, zeros_of
 from graphc.passes.context import Context, Rewrite
 from graphc.passes.gradient_safety import carries, guarded_bprop, starts_taint
 from graphc.passes.tangent import push_forward
@@ -74,7 +74,7 @@ def _expand_inner(roots: Sequence[Var], context: Context) -> list[Var]:
     """Expand the placeholders inside inner graphs (nesting is as deep as the user wrote it)."""
     def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
         bodies = {k: g for k, g in node.attrs.items() if isinstance(g, Graph)}
-        if not any(inner.op.placeholder for g in bodies.values() for inner in g.nodes):
+        if not any(unexpanded(g.roots) for g in bodies.values()):
             return None
         attrs = {**node.attrs, **{k: gradient(g, context) for k, g in bodies.items()}}
         return make_node(node.op, inputs, attrs, node.origin.by("build_grad")).outputs

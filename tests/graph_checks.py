@@ -80,7 +80,7 @@ def compare(judge: Judge, want: Sequence[Array], have: Sequence[Array], label: s
         if reason is not None and f is not None and stabilised(f):
             reason = Judge(judge.graph, judge.arguments, judge.env, stabilised=True).difference(k, w, h)
         if reason is not None and k in derivatives.range and w.dtype == h.dtype and w.shape == h.shape:
-            if derivatives.wild or (f is not None and same_mathematics(f, judge, k, h)):
+            if derivatives.wild or (f is not None and same_mathematics(f, judge, k, h)) or (derivatives.kind == "jacobian" and roughly(judge, w, h)):
                 continue
             with np.errstate(all="ignore"):
                 other = np.where(np.isfinite(w) | np.isfinite(h), h, w)
@@ -107,6 +107,17 @@ def same_mathematics(f: gc.Function, judge: Judge, k: int, have: Array) -> bool:
     if mine is None or theirs is None or mine.shape != theirs.shape or not close(theirs, mine):
         return False
     return own.difference(k, evaluate(graph, arguments, judge.env)[k], have) is None
+
+
+def roughly(judge: Judge, want: Array, have: Array) -> bool:
+    """For derivatives in inner graphs, where the judge sees no rounding: equal up to that of numbers around 1."""
+    single = any(v.type.dtype.name == "float32" for node in judge.graph.nodes for v in (*node.inputs, *node.outputs)) or any(
+        v.type.dtype.name == "float32" for node in judge.graph.nodes for g in node.attrs.values() if isinstance(g, Graph)
+        for inner in g.nodes for v in inner.outputs)
+    with np.errstate(all="ignore"):
+        scale = max(1.0, float(np.max(np.abs(want), initial=0.0, where=np.isfinite(want))))
+        near = np.abs(want - have) <= (1e-4 if single else 1e-9) * scale
+    return bool((near | (want == have) | (np.isnan(want) & np.isnan(have))).all())
 
 
 def bits(arrays: Sequence[Array]) -> list[bytes]:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from graph_operations import OPERATIONS, Operation
+from graph_moves import OPERATIONS
+from graph_operations import Operation
 from hypothesis import strategies as st
 
 import graphc as gc

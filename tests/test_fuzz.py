@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graph_checks import REFERENCE, Difference, Subject, bisect, check, check_determinism, compare, input_text, judge_of, reproducer
-from graph_operations import OPERATIONS
+from graph_moves import OPERATIONS
 from graph_strategies import NONE, Case, Drawn, Seeded, build, sources
 from hypothesis import HealthCheck, given, settings, target
 

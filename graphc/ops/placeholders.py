@@ -15,7 +15,7 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.errors import InternalError
-from graphc.ir import Array, Node, Op, Relation, Type, Var
+from graphc.ir import Array, Graph, Node, Op, Relation, Type, Var, toposort
 from graphc.ops.arithmetic import mul, where
 from graphc.ops.broadcasting import broadcast_to, same_shape
 from graphc.ops.comparison import greater, less
@@ -151,3 +151,10 @@ def zeros_of(x: Var) -> Var:
 def ones_of(x: Var) -> Var:
     """Ones of the type of ``x``."""
     return same_shape(constant(np.ones((), x.type.dtype)), x)
+
+
+def unexpanded(roots: Iterable[Var]) -> bool:
+    """Does something below still wait for the pass ``gradient``, be it inside an inner graph?"""
+    return any(
+        n.op.placeholder or any(isinstance(g, Graph) and unexpanded(g.roots) for g in n.attrs.values())
+        for n in toposort(roots))
