@@ -177,7 +177,7 @@ def _moved(array: Array, noise: np.random.Generator) -> Array:
         return array
     moved = _shaken(array, noise)
     scale = _EPS[array.dtype.name] * (_scale(_double(array)) or 1.0)
-    return np.asarray(moved + (scale * noise.uniform(-1, 1, array.shape)).astype(array.dtype))
+    return np.asarray(moved + np.asarray(scale * noise.uniform(-1, 1, array.shape)).astype(array.dtype))
 
 
 def _attrs(attrs: Mapping[str, Any], wide: bool) -> Mapping[str, Any]:
