@@ -35,6 +35,9 @@ class Pass:
     why: str
     required: bool = False
 
+    def __repr__(self) -> str:
+        return f"<pass {self.name}: {self.why}>"
+
 
 PIPELINE: tuple[Pass, ...] = (
     Pass("merge", merge, "equal expressions become one; what no root needs is dropped"),
