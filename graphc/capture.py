@@ -190,13 +190,26 @@ def check_used(graph: Graph, symbols: set[Symbol], replaced: set[Var], on_unused
         warn(message)
 
 
+def _all_nodes(graph: Graph) -> list[Node]:
+    """The nodes of a graph and of the graphs inside it."""
+    nodes = graph.nodes
+    for node in nodes:  # grows while it is walked
+        for value in node.attrs.values():
+            if isinstance(value, Graph):
+                nodes.extend(value.nodes)
+    return nodes
+
+
 def collect_relations(graph: Graph) -> list[tuple[Relation, Origin]]:
     """What the sizes must satisfy, each relation once, from the ops of the graph as written."""
     found: dict[Relation, Origin] = {}
-    for node in graph.nodes:
+    outside = len(graph.nodes)
+    bound = bound_symbols(graph)
+    for k, node in enumerate(_all_nodes(graph)):
         if len(node.inputs) > 1 or node.op.kind == "movement":
             for relation in node.op.relations([v.type for v in node.inputs], node.attrs):
-                if relation.a != relation.b and is_door(relation.a) and is_door(relation.b):
+                if relation.a != relation.b and is_door(relation.a) and is_door(relation.b) and (
+                        k < outside or bound.issuperset((*dims.symbols(relation.a), *dims.symbols(relation.b)))):
                     found.setdefault(relation, node.origin)
     for shared, value in graph.updates:
         for a, b in zip(shared.type.shape, value.type.shape, strict=True):

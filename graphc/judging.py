@@ -28,7 +28,7 @@ _SMALLEST = {"float16": 2.0 ** -24, "bfloat16": 2.0 ** -133, "float32": 2.0 ** -
 _SAMPLES = 6
 
 #: ops that round nothing: noise on them would only break ties
-_EXACT = frozenset({"abs", "cast", "ceil", "clip", "conj", "copysign", "floor", "imag", "maximum", "minimum", "neg", "positive", "real",
+_EXACT = frozenset({"abs", "ceil", "clip", "conj", "copysign", "floor", "imag", "maximum", "minimum", "neg", "positive", "real",
                     "relu", "round", "sign", "trunc", "where"})
 _ROUNDING_KINDS = frozenset({"elementwise", "reduction", "contraction", "control", "custom"})
 
@@ -189,6 +189,9 @@ def _attrs(attrs: Mapping[str, Any], wide: bool) -> Mapping[str, Any]:
 
 
 def _rounds(node: Node) -> bool:
+    if node.op.name == "cast":  # to fewer digits?
+        have, made = node.inputs[0].type.dtype, node.outputs[0].type.dtype
+        return dtypes.is_inexact(made) and have != made and not (dtypes.is_inexact(have) and dtypes.promote(have, made) == made)
     return node.op.kind in _ROUNDING_KINDS and node.op.name not in _EXACT
 
 

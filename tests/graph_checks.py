@@ -80,7 +80,7 @@ def compare(judge: Judge, want: Sequence[Array], have: Sequence[Array], label: s
         if reason is not None and f is not None and stabilised(f):
             reason = Judge(judge.graph, judge.arguments, judge.env, stabilised=True).difference(k, w, h)
         if reason is not None and k in derivatives.range and w.dtype == h.dtype and w.shape == h.shape:
-            if derivatives.wild or (f is not None and same_mathematics(f, judge, k, h)) or (derivatives.kind == "jacobian" and roughly(judge, w, h)):
+            if derivatives.wild or not all_finite(judge) or (f is not None and same_mathematics(f, judge, k, h)) or (derivatives.kind == "jacobian" and roughly(judge, w, h)):
                 continue
             with np.errstate(all="ignore"):
                 other = np.where(np.isfinite(w) | np.isfinite(h), h, w)
@@ -107,6 +107,14 @@ def same_mathematics(f: gc.Function, judge: Judge, k: int, have: Array) -> bool:
     if mine is None or theirs is None or mine.shape != theirs.shape or not close(theirs, mine):
         return False
     return own.difference(k, evaluate(graph, arguments, judge.env)[k], have) is None
+
+
+def all_finite(judge: Judge) -> bool:
+    """Is every value of the reference finite in this call?"""
+    found: list[bool] = []
+    evaluate(judge.graph, judge.arguments, judge.env, lambda node, operands, results: found.extend(
+        bool(np.isfinite(r).all()) for r in results if r.dtype.kind in "fc"))
+    return all(found) and all(bool(np.isfinite(a).all()) for a in judge.arguments if a.dtype.kind in "fc")
 
 
 def roughly(judge: Judge, want: Array, have: Array) -> bool:
@@ -151,7 +159,7 @@ def check(case: Case, source: Source, thorough: bool = False) -> None:
             continue
         have = subject.call(f, case.arguments)
         compare(judge, want, have, label, case.derivatives, f)
-        if other is not None and (thorough or f is full):
+        if other is not None and label != "level fast" and (thorough or f is full):
             other_want, other_judge = other
             try:
                 have_other = subject.call(f, *case.others)

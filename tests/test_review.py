@@ -232,3 +232,12 @@ def test_eval_takes_inputs_only() -> None:
     y = x * 2
     with pytest.raises(TypeError, match="computed"):
         (y + 1).eval({y: [1.0]})
+
+
+def test_the_second_part_of_joined_vectors_of_unknown_size(mode: Any) -> None:
+    x, y = gc.vectors("x", "y")
+    joined = gc.concatenate([x, y * 2])
+    f = gc.function([x, y], [joined[x.shape[0]:], gc.grad((joined ** 2).sum(), y)], mode=mode)
+    second, g = f([1.0, 2.0], [3.0])
+    assert second.tolist() == [6]
+    assert g.tolist() == [24]

@@ -116,6 +116,7 @@ class GradClip(Identity):
     """``grad_clip(x; lo, hi)``: ``x``, whose cotangent is clipped to [lo, hi]."""
 
     name = "grad_clip"
+    pure = False  # two of one value are not one: each clips its own cotangent
 
     def bprop(self, inputs: Any, outputs: Any, cotangents: Any, *, lo: float, hi: float) -> Any:  # type: ignore[override]
         g = cotangents[0]

@@ -124,7 +124,8 @@ def _part_of_joined(node: Node) -> Result:
                 return "sizes known at the call"
             if start <= entry < stop:
                 return subtensor(v, (*index[:axis], entry - start, *index[axis + 1:]), *node.inputs[1:])
-        elif isinstance(entry, tuple) and entry[2] == 1 and (entry[0] or 0) == start and (stop if entry[1] is None else entry[1]) == stop:
+        elif isinstance(entry, tuple) and entry[2] == 1 and (0 if entry[0] is None else entry[0]) == start and (
+                stop if entry[1] is None else entry[1]) == stop:
             if entry[1] is None and k < len(inner.inputs) - 1:
                 return "several operands"
             return subtensor(v, (*index[:axis], WHOLE, *index[axis + 1:]), *node.inputs[1:])
@@ -176,6 +177,7 @@ RULES: tuple[Rule, ...] = (
                    lambda: subtensor(subtensor(_leaf("n", "m"), ((1, None, 1), WHOLE)), (WHOLE, 0)))),
     Rule("index_concatenate", root=("subtensor",), over=("concatenate",), fn=_part_of_joined, same_sizes=True, note="a part that lies in one operand",
          examples=(lambda: subtensor(concatenate([_leaf(2), _leaf(3)]), ((2, 5, 1),)), lambda: subtensor(concatenate([_leaf(2, 2), _leaf(3, 2)]), (4, 1)),
-                   lambda: subtensor(concatenate([_leaf("n"), _leaf("m")]), ((0, _N, 1),)))),
+                   lambda: subtensor(concatenate([_leaf("n"), _leaf("m")]), ((0, _N, 1),)),
+                   lambda: subtensor(concatenate([_leaf("n"), _leaf("m")]), ((_N, _N + dims.dim("m"), 1),)))),
 )
 __all__ = ["RULES"]
