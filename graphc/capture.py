@@ -8,7 +8,7 @@ from typing import Any
 from graphc import dims, dtypes
 from graphc.dims import Dim, Symbol
 from graphc.errors import GraphcTypeError, GraphcValueError, Origin, UnusedInputError, warn
-from graphc.ir import Graph, Relation, Shared, Type, Var, leaves, toposort
+from graphc.ir import Graph, Node, Relation, Shared, Type, Var, leaves, toposort
 from graphc.ops.core import as_var, is_door
 from graphc.substituting import replace
 
