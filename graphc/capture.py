@@ -8,7 +8,7 @@ from typing import Any
 from graphc import dims, dtypes
 from graphc.dims import Dim, Symbol
 from graphc.errors import GraphcTypeError, GraphcValueError, Origin, UnusedInputError, warn
-from graphc.ir import Graph, Node, Relation, Shared, Type, Var, leaves, toposort
+from graphc.ir import Graph, Relation, Shared, Type, Var, leaves, toposort
 from graphc.ops.core import as_var, is_door
 from graphc.substituting import replace
 
@@ -190,22 +190,15 @@ def check_used(graph: Graph, symbols: set[Symbol], replaced: set[Var], on_unused
         warn(message)
 
 
-def _all_nodes(graph: Graph) -> list[Node]:
-    """The nodes of a graph and of the graphs inside it."""
-    nodes = graph.nodes
-    for node in nodes:  # grows while it is walked
-        for value in node.attrs.values():
-            if isinstance(value, Graph):
-                nodes.extend(value.nodes)
-    return nodes
-
-
 def collect_relations(graph: Graph) -> list[tuple[Relation, Origin]]:
     """What the sizes must satisfy, each relation once, from the ops of the graph as written."""
     found: dict[Relation, Origin] = {}
-    outside = len(graph.nodes)
-    bound = bound_symbols(graph)
-    for k, node in enumerate(_all_nodes(graph)):
+    nodes, bound = graph.nodes, bound_symbols(graph)
+    outside = len(nodes)
+    for k, node in enumerate(nodes):  # which grows by the nodes of inner graphs
+        for value in node.attrs.values():
+            if isinstance(value, Graph):
+                nodes.extend(value.nodes)
         if len(node.inputs) > 1 or node.op.kind == "movement":
             for relation in node.op.relations([v.type for v in node.inputs], node.attrs):
                 if relation.a != relation.b and is_door(relation.a) and is_door(relation.b) and (

@@ -20,9 +20,10 @@ from graphc.judging import Judge
 from graphc.passes.context import Context
 from graphc.passes.pipeline import PIPELINE, Pass
 from graphc.rewiring import load_dump
+from graphc.text import print_graph
 
 
-@settings(max_examples=60, derandomize=True, deadline=None, database=None,
+@settings(max_examples=120, derandomize=True, deadline=None, database=None,
           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
 @given(sources())
 def test_drawn_functions(source: Drawn) -> None:
@@ -37,7 +38,7 @@ def test_drawn_functions(source: Drawn) -> None:
 
 @pytest.mark.parametrize("block", range(6))
 def test_seeded_functions(block: int) -> None:
-    for seed in range(100 * block, 100 * block + 15):
+    for seed in range(100 * block, 100 * block + 30):
         source = Seeded(seed)
         case = build(source)
         try:
@@ -173,3 +174,64 @@ def test_input_dumps_load(seed: int) -> None:
     graph = load_dump(input_text(case))
     assert len(graph.inputs) == len(case.inputs) and len(graph.outputs) == len(case.outputs)
 
+
+
+# ---- what it has found ------------------------------------------------------------------------------
+
+
+def test_second_derivative_of_logaddexp_at_a_tie() -> None:
+    a, b = gc.scalars("a", "b")
+    second = gc.grad(gc.grad(gc.logaddexp(a, b), a), a)
+    f = gc.function([a, b], second)
+    assert float(f(1.0, 1.0)) == 0.25
+    assert [float(f(x, x)) for x in (np.inf, -np.inf)] == [0.0, 0.0]
+
+
+def test_a_part_of_an_operand_joined_to_itself() -> None:
+    x = gc.matrix("x")
+    v = np.arange(6.0).reshape(3, 2)
+    f = gc.function([x], gc.concatenate([x, x], axis=1)[:2])
+    assert f(v).tolist() == np.concatenate([v, v], axis=1)[:2].tolist()
+
+
+def test_each_clip_of_a_cotangent_counts() -> None:
+    x = gc.scalar("x")
+    y = gc.grad_clip(x, -0.5, 0.5) + gc.grad_clip(x, -0.5, 0.5)
+    assert float(gc.function([x], gc.grad(y, x))(1.0)) == 1.0
+
+
+def test_the_sum_of_a_negative_zero_is_zero() -> None:
+    x = gc.scalar("x")
+    for mode in (None, REFERENCE):
+        assert not bool(gc.function([x], gc.signbit(gc.sum(x)), mode=mode)(-0.0))
+
+
+def test_state_of_which_only_the_size_is_needed() -> None:
+    s = gc.shared(np.ones(3), "s", shape=(None,))
+    f = gc.function([], [gc.zeros_like(s), gc.grad(gc.sum(gc.zeros_like(s) * 2.0), s, disconnected_inputs="ignore")])
+    assert [r.shape for r in f()] == [(3,), (3,)]
+    s.set_value(np.ones(5))
+    assert [r.shape for r in f()] == [(5,), (5,)]
+
+
+def test_a_value_summed_over_nothing_is_not_overwritten() -> None:
+    x, y = gc.matrices("x", "y")
+    z = x * gc.exp(y)
+    f = gc.function([x, y], gc.grad((z * z).sum(), [x, y]), mode=gc.Mode(backend="numpy", passes="none"))
+    a, b = np.full((2, 2), 2.0), np.zeros((2, 2))
+    assert [g.tolist() for g in f(a, b)] == [[[4.0] * 2] * 2, [[8.0] * 2] * 2]
+
+
+def test_sizes_inside_a_jacobian_are_checked_at_the_door() -> None:
+    x, y = gc.vector("x"), gc.vector("y")
+    f = gc.function([x, y], gc.jacobian(x * y, x))
+    with pytest.raises(ValueError, match="x"):
+        f(np.ones(3), np.ones(2))
+
+
+def test_data_that_stands_twice_is_dumped_once() -> None:
+    data = gc.constant(np.arange(60.0))
+    x = gc.vector("x")
+    f = gc.function([x], [gc.jacobian(x * data, x), data + 1.0], mode=gc.Mode(backend="reference"))
+    text = f.dump("final")
+    assert print_graph(load_dump(text), "final") == text
