@@ -6,7 +6,7 @@ SOURCES := $(shell find graphc passes backends examples -name '*.py') pyproject.
 # mypy must look at the installed package, not at the checkout, so it runs from a folder without one
 MYPY_HOME := .venv/mypy
 
-.PHONY: demo test test-all lint types clean
+.PHONY: demo test test-all lint types bench clean
 
 demo: .venv/.demo
 	$(BIN)/graphc demo
@@ -23,6 +23,11 @@ lint: .venv/.test
 types: .venv/.test
 	mkdir -p $(MYPY_HOME)
 	cd $(MYPY_HOME) && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p graphc
+
+# graphc beside its peers; BENCH holds options, as in: make bench BENCH="--rows chain mlp --threads 1"
+bench: .venv/.test
+	$(BIN)/python benchmarks/peers/environments.py
+	$(BIN)/python benchmarks/peers/run.py $(BENCH)
 
 # The stamps say which extras .venv holds; a change of any source installs the package again,
 # without its requirements, and a change of pyproject.toml installs those too.

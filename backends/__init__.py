@@ -1,7 +1,7 @@
 """Backends: what turns an optimised graph and its memory plan into something that runs.
 
-A backend is a module with a function ``compile(graph, plan, options) -> Runner`` and a table ``MISSING``
-of the ops that it cannot run, with the reason.  ``BACKENDS`` names them; nothing is imported before it
+A backend is a module with a function ``compile(graph, plan, options) -> Runner``, a word ``TAKES`` for what the plan
+is, and a table ``MISSING`` of the ops that it cannot run, with the reason.  ``BACKENDS`` names them; nothing is imported before it
 is asked for.  How to write one: docs/backends.md.
 """
 
@@ -17,7 +17,6 @@ import numpy as np
 from graphc.dims import Symbol
 from graphc.errors import GraphcError, GraphcIndexError, GraphcTypeError, GraphcValueError
 from graphc.ir import Array, Graph, Node
-from graphc.plan import MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,15 @@ class Options:
         check_nan: raise NaNError at the first node that makes NaN out of operands without NaN.
         level: "exact" or "fast"; see ``gc.Mode``.
         name: the function's name, for generated code and messages.
+        profile: measure the time of each kernel, where the backend can.
+        threads: of each call at most; None: ``gc.config.threads``; 0: as many as the process may use.
     """
 
     check_nan: bool = False
     level: str = "exact"
     name: str = "f"
+    profile: bool = False
+    threads: int | None = None
 
 
 class Runner(Protocol):
@@ -41,6 +44,11 @@ class Runner(Protocol):
     ``arguments`` has one array per input, then one per shared variable, of their dtypes and ranks, in
     native byte order, perhaps strided or read-only; ``env`` says what the door symbols are.  The result
     has one array per root, in memory that nobody else has.  Several threads may call at once.
+
+    A runner may also have a method ``entry(door, structure, careful)``: a callable for the function's calls, or None.
+    ``door`` is the graphc/binding.py Door, ``structure`` is "one", "list", None or the keys of a dict.  It gives what
+    ``careful(*args, **kwargs)`` would give, and calls that itself, before anything was changed, for every call that
+    is in any way unusual: it converts, checks, and raises with full messages.  See docs/door.md.
     """
 
     source: str  # what it runs, for people: f.dump("source")
@@ -49,13 +57,21 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
+    """A module.  ``TAKES`` says what it is given beside the graph: its memory "plan", its "program", or "graph", nothing more."""
+
     MISSING: dict[str, str]
+    TAKES: str
 
-    def compile(self, graph: Graph, plan: MemoryPlan | None, options: Options) -> Runner: ...
+    def compile(self, graph: Graph, plan: Any, options: Options) -> Runner: ...
 
+
+#: one element for each updating call that is on its way through graphc/binding.py; a native door looks at its length
+updating: list[object] = []
 
 #: name -> module; the door to the backends
 BACKENDS: dict[str, str] = {
+    "interpreter": "graphc.backends.interpreter",
+    "llvm": "graphc.backends.llvm",
     "numpy": "graphc.backends.numpy_source",
     "reference": "graphc.backends.reference",
 }
@@ -98,4 +114,4 @@ def _shape(a: Any) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
-__all__ = ["BACKENDS", "Backend", "Options", "Runner", "load", "located", "reraise"]
+__all__ = ["BACKENDS", "Backend", "Options", "Runner", "load", "located", "reraise", "updating"]

@@ -36,6 +36,7 @@ from graphc.ir import Array, Graph, Type
 from graphc.plan import MemoryPlan, Step, value_names
 
 MISSING: dict[str, str] = {}
+TAKES = "plan"
 
 #: steps in one Python function; compiling one of many thousand lines takes more than linear time
 PART = 1000

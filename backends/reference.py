@@ -15,6 +15,7 @@ from graphc.ops.evaluate import run_node
 from graphc.plan import MemoryPlan, is_foreign
 
 MISSING: dict[str, str] = {}
+TAKES = "graph"
 
 
 class ReferenceRunner:

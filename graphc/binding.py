@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from graphc import dims, dtypes
+from graphc.backends import updating
 from graphc.dims import Dim, Size, Symbol
 from graphc.errors import GraphcTypeError, GraphcValueError, Origin
-from graphc.ir import Array, Graph, Relation, Shared, Type, Var
+from graphc.ir import Array, Container, Graph, Relation, Shared, Type, Var
 
 Runner = Callable[[Sequence[Array], Mapping[Symbol, int]], list[Array]]
 
@@ -170,7 +172,10 @@ class Door:
         if not self.shared:
             return self.runner(arrays, self.solve(arrays))
         held = 0
+        token = object()
         try:
+            if self.locked:
+                updating.append(token)
             for s in self.locked:
                 s.container.lock.acquire()
                 held += 1
@@ -185,26 +190,33 @@ class Door:
             for s, value in zip(self.updated, results[k:], strict=True):
                 if value.shape != s.type.shape:
                     self._check_new(s, value)
-            for s, value in zip(self.updated, results[k:], strict=True):
-                s.container.value = value
+            _store([s.container for s in self.updated], results[k:])
         finally:
             for s in self.locked[:held]:
                 s.container.lock.release()
+            if token in updating:
+                updating.remove(token)
         return results[:k]
 
     def _state(self) -> list[Array]:
-        """The state as of one moment."""
-        if len(self.shared) == 1 or self.locked:
-            return [s.container.value for s in self.shared]
-        with ExitStack() as stack:
-            for s in sorted(self.shared, key=lambda s: id(s.container)):
-                stack.enter_context(s.container.lock)
-            return [s.container.value for s in self.shared]
+        """The state as of one moment: no other thread runs within one call of ``map`` with a C function."""
+        return list(map(_VALUE, self.shared))
 
     def _check_new(self, s: Shared, value: Array) -> None:
         for axis, (size, have) in enumerate(zip(s.type.shape, value.shape, strict=True)):
             if isinstance(size, int) and size != have:
                 raise GraphcValueError(f"{self.name}(): the update of {s.describe()} has shape {value.shape}: size {have} on axis {axis}, expected {size}")
+
+
+_VALUE = attrgetter("container.value")
+_PUT = Container.__dict__["value"].__set__
+
+
+def _store(containers: Sequence[Container], values: Sequence[Array]) -> None:
+    """All of them in one step, between which no other thread and no signal comes.  The old values go after it."""
+    old = [c.value for c in containers]
+    deque(map(_PUT, containers, values), maxlen=0)
+    old.clear()
 
 
 class _Missing:

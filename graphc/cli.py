@@ -3,7 +3,7 @@
     graphc demo                        train a classifier on handwritten digits
     graphc run SCRIPT [options] [-- args]
     graphc dump SCRIPT [-- args]       the final dump of every function that the script compiles
-    graphc doctor                      what graphc found on this machine
+    graphc doctor [--measure]          what graphc found on this machine, and how fast it is
     graphc cache info|clear
 
 A script runs as ``python SCRIPT`` would run it; an error in it is shown with the
@@ -24,14 +24,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphc import compiled
+from graphc import caching, compiled
 from graphc.errors import GraphcError, InternalError, is_internal
 from graphc.settings import config
 
 __all__ = ["main"]
 
 DUMPED = ("input", "final", "source")  # what --dump writes of every function
-CACHE_SUFFIX = ".gco"  # files of the compile cache; `cache clear` deletes nothing else
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,10 +62,10 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a script with other settings", usage="graphc run SCRIPT [options] [-- args of the script]")
     run.add_argument("script", metavar="SCRIPT")
-    run.add_argument("--backend", choices=["auto", "llvm", "numpy", "reference"], help="backend of functions that name none")
+    run.add_argument("--backend", choices=["auto", "llvm", "numpy", "reference", "interpreter"], help="backend of functions that name none")
     run.add_argument("--threads", type=int, metavar="N", help="threads of one call (0: as many as the process may use)")
     run.add_argument("--dump", metavar="DIR", help=f"write the dumps ({', '.join(DUMPED)}) of every compiled function into DIR")
-    run.add_argument("--profile", action="store_true", help="time the nodes of every compiled function; print it at the end")
+    run.add_argument("--profile", action="store_true", help="time the kernels of every compiled function; print it at the end")
     run.add_argument("--check-nan", action="store_true", help="stop at the first node that makes a NaN")
     run.add_argument("--debug", action="store_true", help="mode DEBUG: verify every pass, compare every value; full tracebacks")
     run.set_defaults(do=_run)
@@ -78,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     dump.set_defaults(do=_dump)
 
     doctor = commands.add_parser("doctor", help="what graphc found on this machine")
+    doctor.add_argument("--measure", action="store_true", help="measure memory bandwidth and arithmetic too")
     doctor.set_defaults(do=_doctor)
 
     cache = commands.add_parser("cache", help="the compile cache")
@@ -230,7 +230,7 @@ def _write_dumps(functions: Sequence[Any], folder: Path) -> None:
 def _doctor(options: argparse.Namespace, args: list[str]) -> int:
     from graphc import machine
 
-    facts = machine.describe()
+    facts = machine.describe(options.measure)
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         print(f"{name:<{width}}  {value}")
@@ -238,15 +238,16 @@ def _doctor(options: argparse.Namespace, args: list[str]) -> int:
 
 
 def _cache(options: argparse.Namespace, args: list[str]) -> int:
-    folder = Path(config.cache_dir)
-    files = sorted(folder.rglob("*" + CACHE_SUFFIX)) if folder.is_dir() else []
-    size = sum(file.stat().st_size for file in files)
+    store = caching.Store(config.cache_dir, config.cache_size)
     if options.action == "clear":
-        for file in files:
-            file.unlink(missing_ok=True)  # another process may have been faster
-        print(f"deleted {len(files)} compiled object(s), {size / 2**20:.1f} MiB, from {folder}")
-    else:
-        print(f"folder   {folder}\nobjects  {len(files)}\nsize     {size / 2**20:.1f} MiB")
+        count, size = store.clear()
+        print(f"deleted {count} compiled object(s), {size / 2**20:.1f} MiB, from {store.folder}")
+        return 0
+    found = store.info()
+    limit = f"of at most {found.cap / 2**20:.1f} MiB" if found.cap else "(config.cache_size is 0: nothing is kept on disk)"
+    print(f"folder   {found.folder}\nobjects  {found.entries}\nsize     {found.size / 2**20:.1f} MiB {limit}")
+    if found.problem is not None:
+        print(f"not used: the folder {found.problem}")
     return 0
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphc.binding import Parameter, convert
+from graphc.binding import Door, Parameter, convert
 from graphc.capture import check_updates, dims_conflict
 from graphc.compiling import Compiled, Mode, as_mode, compile_function
 from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Array, Graph, Shared, Var, leaves, rebuild
+from graphc.kernel_text import print_program
+from graphc.memory_text import print_memory
 from graphc.ops import OPS
 from graphc.ops.core import as_var
 from graphc.passes.pipeline import Stage
@@ -47,19 +50,16 @@ class Out:
 class Function:
     """A compiled function; made by ``gc.function``."""
 
+    # what a call enters is a value, not a method: native code where the backend has some (docs/door.md), without a frame of Python's before it
+    __slots__ = ("__call__", "__dict__", "__weakref__")
+    if TYPE_CHECKING:
+        def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+
     def __init__(self, compiled: Compiled, structure: Any, options: dict[str, Any]) -> None:
         self._compiled, self._structure, self._options = compiled, structure, options
         self.name: str = options["name"]
         self.profile: Any = None
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        results = self._compiled.door.call(args, kwargs)
-        structure = self._structure
-        if structure is _ONE:
-            return results[0]
-        if structure is None:
-            return None
-        return dict(zip(structure, results, strict=True)) if isinstance(structure, tuple) else results
+        self.__call__ = _entry(compiled, structure)  # type: ignore[method-assign]
 
     @property
     def graph(self) -> Graph:
@@ -73,8 +73,14 @@ class Function:
 
     @property
     def compile_seconds(self) -> dict[str, float]:
-        """How long each part of the road took: capture, passes, memory, backend."""
+        """How long each part of the road took: capture, passes, memory, backend (writing code), machine code (LLVM, or finding its work)."""
         return self._compiled.seconds
+
+    @property
+    def machine_code(self) -> dict[str, int]:
+        """How many pieces of native code the function needed: compiled now, found on disk, already in this process's memory."""
+        done = getattr(self._compiled.runner, "loaded", None)
+        return {} if done is None else {"compiled": done.compiled, "from disk": done.from_disk, "from memory": done.from_memory}
 
     @property
     def backend(self) -> str:
@@ -86,7 +92,7 @@ class Function:
         return self.graph.shared
 
     def dump(self, stage: str = "final", file: Any = None, *, data: bool = True) -> str:
-        """The text of a stage: "input", a pass by name, "final", "source", "memory".
+        """The text of a stage: "input", a pass by name, "final", or another form: "kernels", "llvm", "asm", "source", "memory".
 
         ``file`` (a path or an open file) gets it too.  ``data=False`` leaves out the values of state.
         """
@@ -107,20 +113,34 @@ class Function:
                 raise GraphcValueError(f"dump('source'): the backend {compiled.backend!r} makes no source; compile with gc.Mode(backend='numpy')")
             return str(source)
         if stage == "memory":
-            if compiled.plan is None:
-                raise GraphcValueError(f"dump('memory'): the backend {compiled.backend!r} runs without a memory plan")
-            return compiled.plan.text()
+            if compiled.plan is not None:
+                return compiled.plan.text()
+            if compiled.program is not None:
+                return print_memory(compiled.program)
+            raise GraphcValueError(f"dump('memory'): the backend {compiled.backend!r} runs without a memory plan")
+        if stage in ("kernels", "llvm", "asm"):
+            if compiled.program is None:
+                raise GraphcValueError(f"dump({stage!r}): the backend {compiled.backend!r} runs no kernels; compile with gc.Mode(backend='llvm')")
+            if stage == "kernels":
+                return print_program(compiled.program)
+            text = getattr(compiled.runner, stage, None)
+            if text is None:
+                raise GraphcValueError(f"dump({stage!r}): the backend {compiled.backend!r} makes no machine code; compile with gc.Mode(backend='llvm')")
+            return str(text())
         names = [s.name for s in compiled.stages]
         if stage == "final":
             record = compiled.stages[-1]
         elif stage in names:
             record = compiled.stages[names.index(stage)]
         else:
-            raise GraphcValueError(f"dump({stage!r}): the stages are {', '.join([*names, 'final', 'source', 'memory'])}")
+            raise GraphcValueError(f"dump({stage!r}): the stages are {', '.join([*names, 'final', *FORMS])}")
         return print_graph(record.graph, stage, data=data)
 
-    def cost(self, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
-        """FLOPs, bytes moved and peak memory of the arena for sizes of the named dims."""
+    def cost(self, sizes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """FLOPs, bytes moved and peak memory of a call: ``{"flops": ..., "bytes": ..., "peak_bytes": ...}`` (graphc/costing.py says what counts).
+
+        ``sizes``: numbers for named dims, shapes for inputs by name; with what is missing the result is a formula.
+        """
         from graphc.costing import cost
         return cost(self, dict(sizes or {}))
 
@@ -151,12 +171,33 @@ class Function:
     def __setstate__(self, state: dict[str, Any]) -> None:
         other = unpickled(state)
         self.__dict__.update(other.__dict__)
+        self.__call__ = other.__call__  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         return f"<graphc function {self.name}: {len(self._compiled.door.parameters)} inputs, {len(self.graph)} nodes, backend {self.backend}>"
 
 
+def _entry(compiled: Compiled, structure: Any) -> Callable[..., Any]:
+    """What calls enter.  It knows the door, not the Function: no circle, and a function's memory goes with its last reference."""
+    careful = functools.partial(_careful, compiled.door, structure)
+    entry = getattr(compiled.door.runner, "entry", None)
+    return (entry(compiled.door, structure, careful) if entry is not None else None) or careful
+
+
+def _careful(door: Door, structure: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """A call through Python: checks and converts everything."""
+    results = door.call(args, kwargs)
+    if structure is _ONE:
+        return results[0]
+    if structure is None:
+        return None
+    return dict(zip(structure, results, strict=True)) if isinstance(structure, tuple) else results
+
+
 _ONE = "one"
+
+#: what dump shows beside the graph after each pass
+FORMS = ("kernels", "llvm", "asm", "source", "memory")
 
 
 def function(inputs: Any, outputs: Any = None, *, updates: Any = None, givens: Any = None, mode: Any = None,
@@ -173,8 +214,8 @@ def function(inputs: Any, outputs: Any = None, *, updates: Any = None, givens: A
         name: in messages and dumps.
         on_unused_input: "raise", "warn" or "ignore".
         allow_input_downcast: True casts float64 arguments to float32 and the like; None takes Python floats only.
-        profile: keep times per kernel in ``f.profile``.
-        threads: for calls of this function.
+        profile: keep times per kernel in ``f.profile`` (docs/profile.md).
+        threads: of a call at most; None: ``gc.config.threads``; 0: as many as the process may use.
 
     Returns:
         A ``Function``.
@@ -203,6 +244,8 @@ def function(inputs: Any, outputs: Any = None, *, updates: Any = None, givens: A
         "mode": as_mode(mode), "name": name or "f", "on_unused": on_unused_input, "downcast": allow_input_downcast,
         "profile": bool(profile or config.profile), "threads": threads,
     }
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 0):
+        raise GraphcValueError(f"function: threads is None or an integer >= 0 (0: as many as the process may use); got {threads!r}")
     _check_inputs(options["inputs"])
     f = _build(options, structure)
     for observer in observers:
@@ -213,10 +256,11 @@ def function(inputs: Any, outputs: Any = None, *, updates: Any = None, givens: A
 def _build(options: dict[str, Any], structure: Any) -> Function:
     compiled = compile_function(
         options["inputs"], options["outputs"], options["updates"], givens=options["givens"], mode=options["mode"],
-        name=options["name"], on_unused=options["on_unused"], downcast=options["downcast"])
+        name=options["name"], on_unused=options["on_unused"], downcast=options["downcast"],
+        profile=options["profile"], threads=options["threads"])
     f = Function(compiled, structure, options)
     if options["profile"]:
-        from graphc.costing import Profile
+        from graphc.profiling import Profile
         f.profile = Profile.attach(compiled)
     return f
 

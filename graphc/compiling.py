@@ -2,8 +2,9 @@
 
     capture     (graphc/capture.py)      inputs, givens, updates -> Graph, checked
     passes      (passes/pipeline.py)     Graph -> Graph, a stage for each pass
-    memory      (passes/memory.py)       Graph -> MemoryPlan, proved by graphc/verify_plan.py
-    backend     (backends/*.py)          Graph, plan -> runner
+    memory      (passes/memory.py)       Graph -> MemoryPlan, proved by graphc/verify_plan.py (backends that run nodes)
+    program     (passes/lower.py)        Graph -> Program, then arena (passes/arena.py), proved by graphc/verify_kernel.py (those that run kernels)
+    backend     (backends/)              plan or program -> runner
     door        (graphc/binding.py)      arguments -> runner -> results, state
 
 This file is that picture as code: the first one to open.
@@ -29,14 +30,21 @@ from graphc.capture import capture
 from graphc.checking import checked_runner
 from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Graph, Shared, Var
+from graphc.kernel import Program
+from graphc.ops.core import is_door
 from graphc.passes import pipeline
+from graphc.passes.arena import arena
+from graphc.passes.assume import assume, assumptions
 from graphc.passes.context import Context
+from graphc.passes.lower import lower
 from graphc.passes.memory import memory
 from graphc.passes.pipeline import FAST_COMPILE, PIPELINE, Pass, Stage
 from graphc.passes.rules import BY_NAME
 from graphc.plan import MemoryPlan
 from graphc.settings import config
+from graphc.variants import Variants
 from graphc.verify import verify
+from graphc.verify_kernel import verify_program
 from graphc.verify_plan import verify_plan
 
 
@@ -45,7 +53,7 @@ class Mode:
     """How a function is compiled.
 
     Args:
-        backend: "llvm", "numpy" or "reference"; None: ``gc.config.backend``.
+        backend: "llvm", "numpy", "reference" or "interpreter" (the last two are for finding errors); None: ``gc.config.backend``.
         passes: None for all, "none", or a list of names (see ``graphc.passes.pipeline.PIPELINE``).
         exclude: names of passes and rewrite rules to leave out.
         check_nan: raise NaNError at the first node that makes NaN out of operands without NaN.
@@ -64,8 +72,8 @@ class Mode:
     def __post_init__(self) -> None:
         if self.level not in ("exact", "fast"):
             raise GraphcValueError(f"Mode(level={self.level!r}): expected 'exact' or 'fast'")
-        if self.backend is not None and self.backend not in ("auto", "llvm", "numpy", "reference"):
-            raise GraphcValueError(f"Mode(backend={self.backend!r}): expected 'llvm', 'numpy' or 'reference'")
+        if self.backend is not None and self.backend not in ("auto", "llvm", "numpy", "reference", "interpreter"):
+            raise GraphcValueError(f"Mode(backend={self.backend!r}): expected 'llvm', 'numpy', 'reference' or 'interpreter'")
         if isinstance(self.exclude, str):
             raise GraphcTypeError(f"Mode(exclude={self.exclude!r}): expected a list of names")
 
@@ -97,6 +105,7 @@ class Compiled:
     door: Door
     stages: list[Stage]
     plan: MemoryPlan | None
+    program: Program | None
     runner: Any
     backend: str
     mode: Mode
@@ -108,44 +117,76 @@ class Compiled:
 
 
 def compile_function(parameters: Sequence[Parameter], outputs: Sequence[Var], updates: Sequence[tuple[Shared, Var]], *,
-                     givens: Any, mode: Mode, name: str, on_unused: str, downcast: bool | None) -> Compiled:
+                     givens: Any, mode: Mode, name: str, on_unused: str, downcast: bool | None,
+                     profile: bool = False, threads: int | None = None) -> Compiled:
     """Compile once: the road."""
+    options = Options(check_nan=mode.check_nan, level=mode.level, name=name, profile=profile, threads=threads)
     with _collector_paused():
-        return _road(parameters, outputs, updates, givens, mode, name, on_unused, downcast)
+        return _road(parameters, outputs, updates, givens, mode, options, on_unused, downcast)
 
 
 def _road(parameters: Sequence[Parameter], outputs: Sequence[Var], updates: Sequence[tuple[Shared, Var]], givens: Any,
-          mode: Mode, name: str, on_unused: str, downcast: bool | None) -> Compiled:
+          mode: Mode, options: Options, on_unused: str, downcast: bool | None) -> Compiled:
     started = time.perf_counter()
-    graph = capture([p.var for p in parameters], outputs, updates, givens, name, on_unused)
+    graph = capture([p.var for p in parameters], outputs, updates, givens, options.name, on_unused)
     captured = time.perf_counter()
 
-    # passes: a stage for each; the reference backend walks the graph as written (only derivatives are put in)
+    # sizes that meet are taken to be equal; calls in which they are not run a second program
     backend = backend_name(mode)
-    wanted = mode.passes
-    if backend == "reference" and wanted is None:
-        wanted = "none"
+    same = assumptions(graph) if backend in ("llvm", "interpreter") and mode.passes is None and not mode.debug else {}
+    usual = _built(assume(graph, same) if same else graph, backend, mode, options)
+    runner: Any = usual.runner
+    if same:
+        usual.stages[0].name = "assume"
+        usual.stages.insert(0, Stage("input", graph, nodes_after=len(graph)))
+        runner = Variants(same, runner, functools.partial(_general, graph, backend, mode, options))
+    run = checked_runner(usual.stages, runner) if mode.debug else runner
+    return replace(usual, door=Door(graph, parameters, run, options.name, downcast), runner=runner, seconds={"capture": captured - started, **usual.seconds})
+
+
+def _general(graph: Graph, backend: str, mode: Mode, options: Options) -> Any:
+    """The runner for calls whose sizes are not as assumed."""
+    with _collector_paused():
+        return _built(graph, backend, mode, options).runner
+
+
+def _built(graph: Graph, backend: str, mode: Mode, options: Options) -> Compiled:
+    """Passes, memory or program, backend; the door is still missing."""
+    started = time.perf_counter()
+
+    # passes: a stage for each; the reference backend walks the graph as written (only derivatives are put in)
+    wanted = "none" if backend == "reference" and mode.passes is None else mode.passes
     passes = pipeline.select(wanted, mode.exclude)
     _check_exclude(mode.exclude, passes)
-    context = Context(mode.level, frozenset(mode.exclude), config.fold_limit)
-    stages = pipeline.run(graph, passes, context, check=mode.debug or config.verify)
+    checked = mode.debug or config.verify
+    stages = pipeline.run(graph, passes, Context(mode.level, frozenset(mode.exclude), config.fold_limit), check=checked)
     final = stages[-1].graph
     verify(final, "final")
+    if (backend == "llvm" and _sizes_from_data(final)) or (backend in ("llvm", "interpreter") and mode.check_nan):
+        backend = "numpy"  # node by node: to look at each node's result, or because sizes are found out on the way
     optimised = time.perf_counter()
 
-    # memory: decided by the plan, proved by a checker that shares no code with it
-    plan = memory(final) if backend != "reference" else None
-    if plan is not None and (mode.debug or config.verify):
-        verify_plan(final, plan)
+    # memory, or program: decided by the plan, proved by a checker that shares no code with it
+    form = backends.load(backend)
+    plan = program = None
+    if form.TAKES == "program":
+        program = arena(lower(final))
+        if checked:
+            verify_program(program)
+    elif form.TAKES == "plan":
+        plan = memory(final)
+        if checked:
+            verify_plan(final, plan)
     planned = time.perf_counter()
 
     # backend
-    runner = backends.load(backend).compile(final, plan, Options(check_nan=mode.check_nan, level=mode.level, name=name))
-    run = checked_runner(stages, runner) if mode.debug else runner
+    runner = form.compile(final, program or plan, options)
     emitted = time.perf_counter()
-
-    seconds = {"capture": captured - started, "passes": optimised - captured, "memory": planned - optimised, "backend": emitted - planned}
-    return Compiled(Door(final, parameters, run, name, downcast), stages, plan, runner, backend, mode, seconds)
+    seconds = {"passes": optimised - started, "memory": planned - optimised, "backend": emitted - planned}
+    if hasattr(runner, "loaded"):
+        seconds["machine code"] = runner.loaded.seconds
+        seconds["backend"] = max(0.0, seconds["backend"] - runner.loaded.seconds)
+    return Compiled(None, stages, plan, program, runner, backend, mode, seconds)  # type: ignore[arg-type]
 
 
 def _check_exclude(exclude: Sequence[str], passes: Sequence[Pass]) -> None:
@@ -158,6 +199,10 @@ def _check_exclude(exclude: Sequence[str], passes: Sequence[Pass]) -> None:
             near = difflib.get_close_matches(name, sorted(known), 3)
             raise GraphcValueError(f"Mode(exclude={list(exclude)!r}): there is no pass and no rule {name!r}"
                                    + (f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; the passes are: {', '.join(p.name for p in PIPELINE)}"))
+
+
+def _sizes_from_data(graph: Graph) -> bool:
+    return any(not is_door(size) for node in graph.nodes for v in node.outputs for size in v.type.shape)
 
 
 @contextmanager

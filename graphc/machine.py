@@ -8,7 +8,9 @@ import platform
 import sys
 from pathlib import Path
 
-from graphc import compiled, variables
+from graphc import caching, compiled, variables
+from graphc.processors import cgroup_cpus, usable_cpus
+from graphc.profiling import machine_limits
 from graphc.settings import config
 
 __all__ = ["cgroup_cpus", "describe", "usable_cpus"]
@@ -17,8 +19,8 @@ FEATURES = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512vl", "avx5
 PACKAGES = ("numpy", "llvmlite", "networkx", "rich", "ml_dtypes")
 
 
-def describe() -> list[tuple[str, str]]:
-    """(what, value) lines, in a fixed order; what cannot be found out says so."""
+def describe(measure: bool = False) -> list[tuple[str, str]]:
+    """(what, value) lines, in a fixed order; what cannot be found out says so.  ``measure``: the speed of memory and arithmetic too."""
     versions = [(f"{name}", _version(name)) for name in PACKAGES]
     return [
         ("graphc", f"{_version('graphc')} in {os.path.dirname(os.path.abspath(__file__))}"),
@@ -32,34 +34,10 @@ def describe() -> list[tuple[str, str]]:
         ("config.mode", str(config.mode)),
         ("config.backend", str(config.backend)),
         ("config.floatX", str(config.floatX)),
-        ("cache folder", _folder_text(Path(config.cache_dir))),
+        ("cache folder", _cache_text(caching.Store(config.cache_dir, config.cache_size))),
         ("backend in use", _trial()),
+        *(_measured() if measure else ()),
     ]
-
-
-def usable_cpus() -> int:
-    """How many processors this process may use: its affinity, and its control group's quota where it has one."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        count = os.cpu_count() or 1
-    quota = cgroup_cpus()
-    return count if quota is None else max(1, min(count, int(quota)))
-
-
-def cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """The processors that the control group grants (version 2 or 1), or None where it sets no limit."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        granted = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
-        period_us = int((root / "cpu" / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return granted / period_us if granted > 0 and period_us > 0 else None
 
 
 def _version(package: str) -> str:
@@ -96,9 +74,30 @@ def _processors_text() -> str:
     return f"{usable_cpus()} ({limits})"
 
 
-def _folder_text(folder: Path) -> str:
+def _cache_text(store: caching.Store) -> str:
+    found = store.info()
+    if not found.cap:
+        return f"{found.folder} (not used: config.cache_size is 0)"
+    if found.problem is not None:
+        return f"{found.folder} NOT USED: the folder {found.problem}"
+    folder = Path(found.folder)
     parent = next((p for p in (folder, *folder.parents) if p.exists()), folder)
-    return f"{folder} ({'exists' if folder.exists() else 'not made yet'}, {'writable' if os.access(parent, os.W_OK) else 'NOT WRITABLE'})"
+    state = f"{found.entries} objects, {found.size / 2**20:.1f} of {found.cap / 2**20:.0f} MiB" if folder.exists() else "not made yet"
+    return f"{found.folder} ({state}, {'writable' if os.access(parent, os.W_OK) else 'NOT WRITABLE'})"
+
+
+def _measured() -> list[tuple[str, str]]:
+    """What ``f.profile`` compares kernels with."""
+    limits = machine_limits()
+    if limits is None:
+        return [("measured", "nothing: llvmlite is not installed")]
+    counts = (1,) if limits.threads == 1 else (1, limits.threads)
+    said = [f"on {n} thread{'s' * (n > 1)}" for n in counts]
+    return [
+        ("from memory", ", ".join(f"{limits.bandwidth(n) / 1e9:.1f} GB/s {where}" for n, where in zip(counts, said, strict=True))),
+        *((f"arithmetic, {name}", ", ".join(f"{limits.flops(kind, n) / 1e9:.0f} GFLOP/s {where}" for n, where in zip(counts, said, strict=True)))
+          for kind, name in (("f32", "float32"), ("f64", "float64"))),
+    ]
 
 
 def _trial() -> str:

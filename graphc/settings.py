@@ -52,10 +52,11 @@ def _text(name: str, value: Any) -> str:
 #: name -> (default, check, what it is for); the one place where settings are declared
 FIELDS: dict[str, tuple[Any, Callable[[str, Any], Any], str]] = {
     "floatX": ("float64", _one_of("float16", "bfloat16", "float32", "float64"), "dtype of float inputs declared without one"),
-    "backend": ("auto", _one_of("auto", "llvm", "numpy", "reference"), "backend of modes that name none"),
+    "backend": ("auto", _one_of("auto", "llvm", "numpy", "reference", "interpreter"), "backend of modes that name none"),
     "mode": ("FAST_RUN", _one_of("FAST_RUN", "FAST_COMPILE", "DEBUG"), "mode of functions compiled without one"),
     "threads": (0, _natural, "threads of one call; 0: as many as the process may use"),
     "cache_dir": (os.path.join(os.path.expanduser("~"), ".cache", "graphc"), _text, "folder of the compile cache"),
+    "cache_size": (256 << 20, _natural, "largest total, in bytes, of the compile cache's files; 0: no cache on disk"),
     "check_nan": (False, _boolean, "raise NaNError at the first node that makes a NaN, in functions whose mode does not say"),
     "profile": (False, _boolean, "count and time the nodes of every compiled function"),
     "verify": (False, _boolean, "run the verifier after every pass (DEBUG mode and the tests always do)"),

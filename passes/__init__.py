@@ -7,9 +7,13 @@
     gradient   derivative placeholders become the subgraphs of build_grad
     loops      what does not change from step to step moves out of inner graphs
     cleanup    simplify (and fold, and merge) once more: the gradient's ones, zeros and repeats
+    expand     softmaxes become the loops that they are, for fuse to join
     fuse       elementwise nodes and reductions become kernels
 
 A pass ``p`` is the file ``passes/p.py``, the function ``p(graph, context) -> Graph``, the dump stage
-"p" and the golden file ``tests/golden/p.gc``.  ``memory`` comes after them: Graph -> MemoryPlan.
+"p" and the golden file ``tests/golden/p.gc``.  For backends that run node by node ``memory`` comes after them: Graph -> MemoryPlan;
+for those that run kernels ``lower`` and ``arena``: Graph -> Program.  These stand on ``bodies``, ``labels`` and ``native`` (which nodes a
+kernel can hold, which loops run along which axes), ``stages`` and ``collapse`` (a body as a loop nest), ``views`` (movement as
+strides).  ``assume`` comes before all passes: sizes that meet are equal, until a call says otherwise.
 Rules are data in ``rules/``; ``rewrite.py`` is the one engine that applies them.
 """

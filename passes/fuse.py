@@ -4,12 +4,16 @@ What it promises: the same values, bit for bit; every node computed by the same 
 operands, some of them more than once; a graph of unfused nodes and ``fused`` nodes whose bodies are
 closed; time linear in the graph.
 
-Nodes are visited consumers first.  A node joins the kernel of its consumers where ALL of them are in
-that one kernel, so no path can leave a kernel and come back, and no cycle can arise.  A kernel is
+A kernel is a loop nest (passes/labels.py): elementwise ops, reductions along any axes, and what moves axes, all in
+one iteration space.  Softmax, layer norm and their gradients are one kernel each: the outer loops run over what
+all their reductions keep.  Nodes are visited consumers first.  A node joins the kernel of its consumers where
 
-    elementwise   values in one iteration space, or broadcast into it
-    reduction     an elementwise prologue, reductions of one operand shape along the same axes, an
-                  elementwise epilogue on the reduced shape; nothing before a reduction depends on one
+    the loops agree    each of its values is needed at one place, and there is a grid that suits all reductions
+    no cycle arises    nothing that the kernel needs is computed from what it gives
+    it costs less      see below
+
+and several kernels that need one value become one kernel under the same conditions.  At the end kernels
+that read the same large operand along the same loops are joined too, unless one needs the other.
 
 Joining, copying and keeping apart are decided by one cost, in bytes moved.  One element of arithmetic
 counts as ``BYTES_PER_FLOP`` bytes, a size that is not known as ``UNKNOWN_SIZE``:
@@ -17,11 +21,13 @@ counts as ``BYTES_PER_FLOP`` bytes, a size that is not known as ``UNKNOWN_SIZE``
     join     where the value has the kernel's shape: always, it is neither written nor read again;
              where it is smaller: if computing it once per element of the kernel costs less than
              writing and reading it (a value of one element is computed once per kernel, before the loop)
-    copy     into each of the (at most ``MOST_COPIES``) kernels that need it, where that costs less than
+    copy     into each of the (at most ``MOST_COPIES``) kernels that need it and cannot be one, where that costs less than
              a kernel of its own, which writes it once and is read by each: cheap values are recomputed
-    apart    everything else, and every value that the function returns and that has another shape
+    apart    everything else; a reduction to one number whose result all elements need, unless the operand has
+             at most ``ONE_CORE`` elements (its loops could not be shared out among threads)
 
-Constants of one element and size formulas are moved into the bodies.  A kernel of one node stays that node.
+Constants of one element and size formulas are moved into the bodies.  A kernel of one node stays that node, and
+a kernel holds at most ``MOST_NODES``.
 """
 
 from __future__ import annotations
@@ -30,189 +36,355 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graphc import dims
-from graphc.dims import Size
 from graphc.ir import Graph, Node, Type, Var, make_node, with_inputs
 from graphc.ops.control import fused_op
-from graphc.ops.core import constant_op, dim_op
+from graphc.passes.bodies import Shape, is_counter, is_gather, is_move, is_pointwise, moves_inside, reduction_of
 from graphc.passes.context import Context, Rewrite
+from graphc.passes.labels import Labels, Reduced, Stored, Unlabelled, grid_of, ranges_of
+from graphc.passes.native import is_native
 
 BYTES_PER_FLOP = 2.0
 UNKNOWN_SIZE = 128
 MOST_COPIES = 4
-
-#: where in its kernel a node stands
-PROLOGUE, REDUCE, EPILOGUE = "prologue", "reduce", "epilogue"
-
-Shape = tuple[Size, ...]
+#: a value of one element is computed again wherever it is needed if it costs no more FLOPs than this
+CHEAP_NUMBER = 4.0
+MOST_NODES = 120
+ONE_CORE = 1 << 14
+#: units looked at before a cycle is assumed
+MOST_STEPS = 100
+#: bytes of an operand for whose sake kernels are joined
+SHARED_BYTES = 1 << 12
 
 
 class _Kernel:
-    """A group in the making.  ``space`` is the shape of its results, ``reduced`` the operand shape and axes of its reductions."""
+    """A group in the making: positions in the node list, consumers first, and the loops."""
 
-    __slots__ = ("members", "reduced", "role", "space")
+    __slots__ = ("labels", "members", "reductions")
 
-    def __init__(self, space: Shape) -> None:
-        self.space = space
-        self.reduced: tuple[Shape, tuple[int, ...]] | None = None
-        self.members: list[int] = []  # positions in the node list, consumers first
-        self.role: dict[int, str] = {}
+    def __init__(self) -> None:
+        self.labels = Labels()
+        self.members: list[int] = []
+        self.reductions: list[int] = []
 
-    def take(self, position: int, role: str, reduced: tuple[Shape, tuple[int, ...]] | None) -> None:
-        self.members.append(position)
-        self.role[position] = role
-        if role == REDUCE:
-            self.reduced = reduced
+
+class _Grouping:
+    """For each node the kernels that compute it: none (it stays a node), one, or several (it is copied)."""
+
+    def __init__(self, nodes: Sequence[Node], roots: Iterable[Var]) -> None:
+        self.nodes = nodes
+        self.returned = {v.node for v in roots}
+        index = {node: i for i, node in enumerate(nodes)}
+        self.consumers: list[list[int]] = [[] for _ in nodes]
+        for i, node in enumerate(nodes):
+            for v in node.inputs:
+                if v.node is not None:
+                    self.consumers[index[v.node]].append(i)
+        self.kernels: list[tuple[_Kernel, ...]] = [()] * len(nodes)
+        self.estimates: dict[Shape, float] = {}
+
+    def run(self) -> list[tuple[_Kernel, ...]]:
+        for i in range(len(self.nodes) - 1, -1, -1):
+            node = self.nodes[i]
+            reduces = reduction_of(node) is not None
+            if (reduces or is_pointwise(node) or is_move(node) or is_gather(node) or is_counter(node)) and is_native(node):
+                self.visit(i, node, reduces)
+        self.siblings()
+        return self.kernels
+
+    def visit(self, i: int, node: Node, reduces: bool) -> None:
+        users = dict.fromkeys(self.consumers[i])
+        found = list(dict.fromkeys(k for u in users for k in self.kernels[u]))
+        stored = node in self.returned or any(not self.kernels[u] for u in users)
+        if found and any(len(self.kernels[u]) > 1 for u in users):
+            # a copied reader: the value is copied with it, or stored
+            if not stored and not reduces and len(found) <= MOST_COPIES and self._copy(i, node, found):
+                return
+        elif found:
+            if len(found) == 1 and self._join(i, node, found[0], stored):
+                return
+            if len(found) > 1:
+                joined = self._joined(found)
+                if joined is not None and self._join(i, node, joined, stored, commit=found):
+                    return
+                if not stored and not reduces and len(found) <= MOST_COPIES and self._copy(i, node, found):
+                    return
+                if any(self._join(i, node, k, True) for k in found[:MOST_COPIES]):
+                    return  # stored by one of them, read by the others
+        if is_move(node) or is_counter(node):
+            return  # alone it moves nothing
+        own = _Kernel()
+        own.labels.result(node.outputs[0])
+        if own.labels.join(node):
+            own.members.append(i)
+            if reduces:
+                own.reductions.append(i)
+            self.kernels[i] = (own,)
+
+    # -- joining one kernel -------------------------------------------------------------------
+
+    def _join(self, i: int, node: Node, kernel: _Kernel, stored: bool, commit: Sequence[_Kernel] = ()) -> bool:
+        """Take node ``i`` into ``kernel`` (which stands for the kernels in ``commit``)."""
+        if len(kernel.members) >= MOST_NODES or (stored and is_move(node)):
+            return False
+        reduces = reduction_of(node) is not None
+        v = node.outputs[0]
+        plain = self._same_space(kernel, v) and not reduces and not kernel.reductions and not commit
+        labels = kernel.labels if plain else kernel.labels.copy()
+        if plain:
+            want = [labels.label(label) for label in labels.uses[v].values()]
+            if any(w != want[0] for w in want) or is_move(node):
+                plain, labels = False, labels.copy()
+        if stored and self._cycle(i, kernel, commit):
+            return False
+        if not plain and not self._affordable(node, labels, kernel):
+            return False
+        if not labels.join(node):
+            return False
+        reductions = [*kernel.reductions, i] if reduces else kernel.reductions
+        if not plain and not self._nest(labels, [*kernel.members, i], reductions, stored and v):
+            return False
+        kernel.labels, kernel.reductions = labels, list(reductions)
+        kernel.members.append(i)
+        kernel.members.sort(reverse=True)
+        for k in kernel.members if commit else (i,):
+            self.kernels[k] = tuple(dict.fromkeys(kernel if q in commit else q for q in self.kernels[k])) or (kernel,)
+        return True
+
+    def _same_space(self, kernel: _Kernel, v: Var) -> bool:
+        """Has the value the shape of what the kernel computes?"""
+        return self.nodes[kernel.members[0]].outputs[0].type.shape == v.type.shape
+
+    def _affordable(self, node: Node, labels: Labels, kernel: _Kernel) -> bool:
+        """Is a value smaller than the kernel's space cheap enough to be computed for every element?"""
+        v = node.outputs[0]
+        if reduction_of(node) is not None or node.op.flops == 0:
+            return True
+        places = list(labels.uses.get(v, {}).values())
+        own = {labels.find(r) for place in places for r in place if r >= 0}
+        space = {labels.find(r) for n, _ in (key for key in labels.uses.get(v, {})) for r in self._space(labels, n)}
+        again = 1.0
+        inner = max(own, default=-1)
+        for r in space - own:
+            if r < inner:  # loops outside the innermost one that it depends on
+                again *= self._size(labels.extents[r])
+        if again <= 1.0:
+            return True
+        elements = self.elements(v.type.shape)
+        return BYTES_PER_FLOP * node.op.flops * elements * (again - 1) <= 2 * self.bytes(v.type)
+
+    def _space(self, labels: Labels, node: Node) -> tuple[int, ...]:
+        """All ranges that run where ``node`` reads."""
+        found = list(labels.values.get(node.outputs[0], ()))
+        found += labels.over.get(node, ())
+        return tuple(r for r in found if r >= 0)
+
+    def _nest(self, labels: Labels, members: Sequence[int], reductions: Sequence[int], stored: Any, copied: int = -1) -> bool:
+        """Is there a loop nest for these members, and does it store each of its results once?  ``copied``: a member that is no result."""
+        labels.unite()
+        needed, below = self._needed(labels, members, reductions)
+        found = []
+        for i in reductions:
+            node = self.nodes[i]
+            over, kept = ranges_of(labels, labels.over[node]), ranges_of(labels, labels.values[node.outputs[0]])
+            if over & kept:
+                return False
+            if i in needed and not kept and self.elements(node.inputs[0].type.shape) > ONE_CORE:
+                return False
+            found.append(Reduced(over, kept, i in needed))
+        inside = set(members)
+        number = {i: n for n, i in enumerate(reductions)}
+        results = []
+        for i in members:
+            v = self.nodes[i].outputs[0]
+            if i == copied or len(self.kernels[i]) > 1:
+                continue  # each kernel that needs it has its own
+            if v is stored or self.nodes[i] in self.returned or any(u not in inside for u in self.consumers[i]):
+                reads = below.get(i, set()) | ({i} if i in number else set())
+                results.append(Stored(ranges_of(labels, labels.values[v]), frozenset(number[r] for r in reads)))
+        return grid_of(found, results, labels.ranges) is not None
+
+    def _needed(self, labels: Labels, members: Sequence[int], reductions: Sequence[int]) -> tuple[set[int], dict[int, set[int]]]:
+        """The reductions whose results are read where more ranges run than they keep, or by another reduction; for each member those below it."""
+        if not reductions:
+            return set(), {}
+        below: dict[int, set[int]] = {}  # position -> the reductions that it depends on
+        index = {self.nodes[i]: i for i in members}
+        is_reduction = set(reductions)
+        kept = {i: ranges_of(labels, labels.values[self.nodes[i].outputs[0]]) for i in reductions}
+        needed: set[int] = set()
+        for i in sorted(members):
+            node = self.nodes[i]
+            own: set[int] = set()
+            for v in node.inputs:
+                p = index.get(v.node) if v.node is not None else None
+                if p is not None:
+                    own |= below[p] | ({p} if p in is_reduction else set())
+            below[i] = own
+            if not own:
+                continue
+            ranges = ranges_of(labels, labels.values[node.outputs[0]])
+            needed |= own if i in is_reduction else {r for r in own if not ranges <= kept[r]}
+        return needed, below
+
+    # -- several kernels ----------------------------------------------------------------------
+
+    def _joined(self, found: Sequence[_Kernel]) -> _Kernel | None:
+        """One kernel in place of several, not yet theirs; None where they need each other or are too large."""
+        if sum(len(k.members) for k in found) >= MOST_NODES:
+            return None
+        if any(self._path(k, found) for k in found):
+            return None
+        joined = _Kernel()
+        joined.labels = found[0].labels.copy()
+        try:
+            for k in found[1:]:
+                joined.labels.absorb(k.labels)
+        except Unlabelled:
+            return None
+        joined.members = sorted({i for k in found for i in k.members}, reverse=True)
+        joined.reductions = sorted({i for k in found for i in k.reductions}, reverse=True)
+        return joined
+
+    def _copy(self, i: int, node: Node, found: Sequence[_Kernel]) -> bool:
+        """Compute a cheap value in each kernel that needs it."""
+        result = node.outputs[0].type
+        once = sum(self.bytes(v.type) for v in node.inputs if not moves_inside(v.node)) + BYTES_PER_FLOP * node.op.flops * self.elements(result.shape)
+        copies = len(found)
+        cheap = node.op.flops <= CHEAP_NUMBER and self.elements(result.shape) == 1
+        if not cheap and not copies * once < once + (1 + copies) * self.bytes(result):
+            return False
+        trials = []
+        for k in found:
+            labels = k.labels.copy()
+            if len(k.members) >= MOST_NODES or not self._affordable(node, labels, k) or not labels.join(node) \
+                    or not self._nest(labels, [*k.members, i], k.reductions, None, copied=i):
+                return False
+            trials.append(labels)
+        for k, labels in zip(found, trials, strict=True):
+            k.labels = labels
+            k.members.append(i)
+            k.members.sort(reverse=True)
+        self.kernels[i] = tuple(found)
+        return True
+
+    def siblings(self) -> None:
+        """Join kernels that read the same large operand along the same loops."""
+        readers: dict[Var, dict[_Kernel, None]] = {}
+        for i in range(len(self.nodes)):
+            for k in self.kernels[i]:
+                for v in self.nodes[i].inputs:
+                    if not moves_inside(v.node) and v in k.labels.uses and self.bytes(v.type) >= SHARED_BYTES:
+                        readers.setdefault(v, {})[k] = None
+        gone: dict[_Kernel, _Kernel] = {}
+        for kernels in readers.values():
+            groups: list[_Kernel] = []
+            for k in kernels:
+                while k in gone:
+                    k = gone[k]
+                if k in groups:
+                    continue
+                for n, other in enumerate(groups):
+                    new = self._siblings(other, k)
+                    if new is not None:
+                        gone[other] = gone[k] = groups[n] = new
+                        break
+                else:
+                    if len(groups) < MOST_COPIES:
+                        groups.append(k)
+
+    def _siblings(self, a: _Kernel, b: _Kernel) -> _Kernel | None:
+        if not self._alike(a, b):
+            return None
+        joined = self._joined((a, b))
+        if joined is None:
+            return None
+        joined.labels.unite()
+        spaces = [self._ranges(joined.labels, k) for k in (a, b)]
+        if not (spaces[0] <= spaces[1] or spaces[1] <= spaces[0]):
+            return None
+        if not self._nest(joined.labels, joined.members, joined.reductions, None):
+            return None
+        for i in joined.members:
+            self.kernels[i] = tuple(dict.fromkeys(joined if q in (a, b) else q for q in self.kernels[i]))
+        return joined
+
+    def _alike(self, a: _Kernel, b: _Kernel) -> bool:
+        """Worth a try: some value of one has the shape of some value of the other."""
+        shapes = [{v.type.shape for i in k.members for v in (*self.nodes[i].inputs, *self.nodes[i].outputs) if v.type.ndim} for k in (a, b)]
+        largest = [max(s, key=self.elements) for s in shapes if s]
+        return len(largest) == 2 and (largest[0] in shapes[1] or largest[1] in shapes[0])
+
+    def _ranges(self, labels: Labels, kernel: _Kernel) -> frozenset[int]:
+        found: frozenset[int] = frozenset()
+        for i in kernel.members:
+            node = self.nodes[i]
+            found |= ranges_of(labels, labels.values[node.outputs[0]]) | ranges_of(labels, labels.over.get(node, ()))
+        return found
+
+    # -- cycles -------------------------------------------------------------------------------
+
+    def _cycle(self, i: int, kernel: _Kernel, commit: Sequence[_Kernel]) -> bool:
+        """Would the kernel, once it computes node ``i``, need what is computed from it elsewhere?"""
+        targets = set(commit or (kernel,))
+        return self._reaches([u for u in self.consumers[i] if not targets & set(self.kernels[u])], targets)
+
+    def _path(self, kernel: _Kernel, among: Sequence[_Kernel]) -> bool:
+        """Does a path lead from ``kernel`` through other units into one of ``among``?"""
+        targets = set(among)
+        start = [u for i in kernel.members for u in self.consumers[i] if not targets & set(self.kernels[u])]
+        return self._reaches(start, targets)
+
+    def _reaches(self, start: Sequence[int], targets: set[_Kernel]) -> bool:
+        last = max(i for k in targets for i in k.members)
+        stack, seen, steps = list(start), set(start), 0
+        while stack:
+            i = stack.pop()
+            if i > last and not any(m <= last for k in self.kernels[i] for m in k.members):
+                continue  # nothing after it is needed by the targets
+            steps += 1
+            if steps > MOST_STEPS:
+                return True
+            unit = [m for k in self.kernels[i] for m in k.members] or [i]
+            for m in unit:
+                for u in self.consumers[m]:
+                    if targets & set(self.kernels[u]):
+                        return True
+                    if u not in seen:
+                        seen.add(u)
+                        stack.append(u)
+            seen.update(unit)
+        return False
+
+    # -- sizes --------------------------------------------------------------------------------
+
+    def elements(self, shape: Shape) -> float:
+        found = self.estimates.get(shape)
+        if found is None:
+            found = 1.0
+            for size in shape:
+                found *= self._size(size)
+            self.estimates[shape] = found
+        return found
+
+    def _size(self, size: dims.Size) -> float:
+        if isinstance(size, int):
+            return float(size)
+        try:
+            return float(max(0, dims.evaluate(size, {s: max(s.min, UNKNOWN_SIZE) for s in dims.symbols(size)})))
+        except (ArithmeticError, ValueError):
+            return float(UNKNOWN_SIZE)
+
+    def bytes(self, type: Type) -> float:
+        return type.dtype.itemsize * self.elements(type.shape)
 
 
 def fuse(graph: Graph, context: Context) -> Graph:
     """Group the nodes of ``graph`` into kernels; see the module's docstring for what is grouped and why."""
     nodes = graph.nodes
-    return _rebuilt(graph, nodes, _grouped(nodes, graph.roots), context)
-
-
-# ---- the decision -----------------------------------------------------------------------------
-
-
-def _grouped(nodes: Sequence[Node], roots: Iterable[Var]) -> list[tuple[_Kernel, ...]]:
-    """For each node the kernels that compute it: none (it stays a node), one, or several (it is copied)."""
-    index = {node: i for i, node in enumerate(nodes)}
-    consumers: list[list[int]] = [[] for _ in nodes]
-    for i, node in enumerate(nodes):
-        for v in node.inputs:
-            if v.node is not None:
-                consumers[index[v.node]].append(i)
-    returned = {v.node for v in roots}
-    kernels: list[tuple[_Kernel, ...]] = [()] * len(nodes)
-    estimates: dict[Shape, float] = {}
-    for i in range(len(nodes) - 1, -1, -1):
-        node = nodes[i]
-        reduced = reduction_of(node)
-        if reduced is None and not is_pointwise(node):
-            continue
-        users = dict.fromkeys(consumers[i])
-        apart = any(not kernels[u] for u in users)  # some user is no part of a kernel: the value must be stored
-        found = dict.fromkeys(k for u in users for k in kernels[u])
-        if found and not apart and len(found) <= (1 if node in returned else MOST_COPIES):
-            roles = [_role(k, node, reduced, users, node in returned, len(found), estimates) for k in found]
-            if all(roles) and (len(found) == 1 or _cheaper_copied(node, len(found), estimates)):
-                kernels[i] = tuple(found)
-                for k, role in zip(found, roles, strict=True):
-                    assert role is not None
-                    k.take(i, role, reduced)
-                continue
-        if is_broadcast(node):
-            continue  # alone it moves nothing
-        own = _Kernel(node.outputs[0].type.shape)
-        own.take(i, EPILOGUE if reduced is None else REDUCE, reduced)
-        kernels[i] = (own,)
-    return kernels
-
-
-def _role(kernel: _Kernel, node: Node, reduced: tuple[Shape, tuple[int, ...]] | None, users: Iterable[int],
-          returned: bool, copies: int, estimates: dict[Shape, float]) -> str | None:
-    """The role in which ``node`` can join ``kernel``, None where it cannot."""
-    roles = {kernel.role[u] for u in users if u in kernel.role}
-    below = roles != {EPILOGUE}  # some user comes before a reduction, or is one
-    shape = node.outputs[0].type.shape
-    if reduced is not None:
-        fits = copies == 1 and not below and shape == kernel.space and kernel.reduced in (None, reduced)
-        return REDUCE if fits else None
-    space = kernel.space
-    if below:
-        assert kernel.reduced is not None
-        space = kernel.reduced[0]
-        if EPILOGUE in roles and not _one_element(shape):
-            return None
-    if shape != space:
-        if returned:
-            return None
-        again = 0.0 if _one_element(shape) else max(0.0, _elements(space, estimates) - _elements(shape, estimates))
-        if BYTES_PER_FLOP * node.op.flops * again > 2 * _bytes(node.outputs[0].type, estimates):
-            return None
-    return PROLOGUE if below else EPILOGUE
-
-
-def _cheaper_copied(node: Node, copies: int, estimates: dict[Shape, float]) -> bool:
-    result = node.outputs[0].type
-    once = sum(_bytes(v.type, estimates) for v in node.inputs) + BYTES_PER_FLOP * node.op.flops * _elements(result.shape, estimates)
-    return copies * once < once + (1 + copies) * _bytes(result, estimates)
-
-
-def is_pointwise(node: Node) -> bool:
-    """Does each element of the result need only the elements of the operands that broadcasting puts beside it?"""
-    op = node.op
-    return (op.kind == "elementwise" and op.pure and len(node.outputs) == 1) or is_broadcast(node)
-
-
-def is_broadcast(node: Node) -> bool:
-    """``broadcast_to`` a shape known at the door: no work, an access pattern of the kernel that reads it."""
-    return node.op.name == "broadcast_to" and len(node.inputs) == 1
-
-
-def reduction_of(node: Node) -> tuple[Shape, tuple[int, ...]] | None:
-    """The operand shape and the axes of a reduction that a kernel can hold; None for anything else."""
-    if node.op.kind != "reduction" or len(node.inputs) != 1 or len(node.outputs) != 1:
-        return None
-    source, result = node.inputs[0].type.shape, node.outputs[0].type.shape
-    axes = node.attrs.get("axis", node.attrs.get("axes"))
-    if isinstance(axes, int):
-        axes = (axes,)
-    if axes is None and node.op.name == "sum_to":
-        axes = _summed_axes(source, result)
-    if not isinstance(axes, tuple) or not all(isinstance(a, int) and 0 <= a < len(source) for a in axes):
-        return None
-    dropped = tuple(s for i, s in enumerate(source) if i not in axes)
-    kept = tuple(1 if i in axes else s for i, s in enumerate(source))
-    return (source, axes) if result in (dropped, kept) else None
-
-
-def _summed_axes(source: Shape, result: Shape) -> tuple[int, ...] | None:
-    """The axes that ``sum_to`` sums, where the types say so."""
-    lead = len(source) - len(result)
-    axes = list(range(lead))
-    for i, (have, want) in enumerate(zip(source[lead:], result, strict=True)):
-        if dims.is_one(want) and have != want:
-            axes.append(lead + i)
-        elif have != want:
-            return None
-    if lead and len(axes) != lead:
-        return None  # some axes dropped, others kept: not one reduction of NumPy's
-    return tuple(axes)
-
-
-def _one_element(shape: Shape) -> bool:
-    return all(dims.is_one(s) for s in shape)
-
-
-def _elements(shape: Shape, estimates: dict[Shape, float]) -> float:
-    found = estimates.get(shape)
-    if found is None:
-        found = 1.0
-        for size in shape:
-            if not isinstance(size, int):
-                size = _estimate(size)
-            found *= size
-        estimates[shape] = found
-    return found
-
-
-def _estimate(size: dims.Dim) -> int:
-    try:
-        return max(0, dims.evaluate(size, {s: max(s.min, UNKNOWN_SIZE) for s in dims.symbols(size)}))
-    except (ArithmeticError, ValueError):
-        return UNKNOWN_SIZE
-
-
-def _bytes(type: Type, estimates: dict[Shape, float]) -> float:
-    return type.dtype.itemsize * _elements(type.shape, estimates)
+    return _rebuilt(graph, nodes, _Grouping(nodes, graph.roots).run(), context)
 
 
 # ---- the new graph ----------------------------------------------------------------------------
-
-
-def moves_inside(node: Node | None) -> bool:
-    """Constants of one element and size formulas are no operands of a kernel: its body holds them."""
-    return node is not None and (node.op is dim_op or (node.op is constant_op and node.attrs["value"].size == 1))
 
 
 class _Plan:
@@ -296,7 +468,7 @@ def _build(plan: _Plan, new: dict[Var, Var], names: dict[str, int], context: Con
                 inner[v] = copy.outputs[0]
         inner.update(zip(node.outputs, with_inputs(node, tuple([inner[v] for v in node.inputs])).outputs, strict=True))
     body = Graph(takes, [inner[v] for v in plan.outputs], name=_kernel_name(plan.nodes, names))
-    attrs: dict[str, Any] = {"body": body, "kind": "elementwise" if plan.kernel.reduced is None else "reduction"}
+    attrs: dict[str, Any] = {"body": body, "kind": "reduction" if plan.kernel.reductions else "elementwise"}
     fused = make_node(fused_op, [new.get(v, v) for v in plan.inputs], attrs, plan.nodes[-1].origin.by("fuse"))
     for old, v in zip(plan.outputs, fused.outputs, strict=True):
         v.name = old.name
@@ -308,7 +480,7 @@ def _kernel_name(nodes: Sequence[Node], names: dict[str, int]) -> str:
     """``sub_exp_sum``: what the kernel does, in order; a number where the name is taken."""
     words: list[str] = []
     for node in nodes:
-        if not is_broadcast(node) and (not words or words[-1] != node.op.name):
+        if not is_move(node) and (not words or words[-1] != node.op.name):
             words.append(node.op.name)
     if len(words) > 5:
         words = [*words[:3], f"and{len(words) - 4}", words[-1]]
@@ -317,4 +489,4 @@ def _kernel_name(nodes: Sequence[Node], names: dict[str, int]) -> str:
     return name if count == 1 else f"{name}_{count}"
 
 
-__all__ = ["fuse", "is_pointwise", "moves_inside", "reduction_of"]
+__all__ = ["fuse"]

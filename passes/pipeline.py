@@ -16,6 +16,7 @@ from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Graph
 from graphc.passes.cleanup import cleanup
 from graphc.passes.context import Context, Rewrite
+from graphc.passes.expand import expand
 from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.gradient import gradient
@@ -47,6 +48,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("gradient", gradient, "derivative placeholders become the subgraphs of build_grad", required=True),
     Pass("loops", loops, "what does not change from step to step moves out of inner graphs", required=False),
     Pass("cleanup", cleanup, "simplify (and fold, and merge) once more: the gradient's ones, zeros and repeats"),
+    Pass("expand", expand, "softmaxes become the loops that they are, for fuse to join"),
     Pass("fuse", fuse, "elementwise nodes and reductions become kernels"),
 )
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from typing import Any
 
 import pytest
+
+# machine code of the tests: shared by the processes of a run and by runs after one another, apart from the user's own
+os.environ.setdefault("GRAPHC_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"graphc-tests-{os.getuid() if hasattr(os, 'getuid') else 0}"))
 
 import graphc as gc
 

@@ -35,7 +35,7 @@ def test_literals_of_integers_make_float64(mode: Any) -> None:
     n = gc.bscalar("n")
     f = gc.function([n], [n / 2, gc.log(n), gc.sqrt(n)], mode=mode)
     assert [r.dtype for r in f(3)] == [np.float64] * 3
-    assert float(f(3)[1]) == np.log(3.0)
+    np.testing.assert_array_max_ulp(f(3)[1], np.log(3.0), 2)
 
 
 def test_aliased_arguments(mode: Any) -> None:
@@ -281,7 +281,7 @@ def test_nan_and_inf_are_kept(mode: Any) -> None:
             with np.errstate(all="ignore"):
                 want = [np.isnan(v), v * 0, v - v, v == v, np.maximum(v, 0.0), v / v, np.exp(v), np.isfinite(v)]
             for h, w in zip(f(v), want, strict=True):
-                np.testing.assert_array_equal(h, w)
+                np.testing.assert_allclose(h, w, rtol=5e-16)  # exp: the last bit may differ from NumPy's
                 if w.dtype.kind == "f":
                     np.testing.assert_array_equal(np.signbit(h[w == 0]), np.signbit(w[w == 0]))
 

@@ -324,6 +324,6 @@ def test_same_script_same_dump() -> None:
         x, w = gc.matrices("x", "w")
         cost = gc.nn.cross_entropy(gc.relu(x @ w), gc.argmax(x, axis=1)) + (w ** 2).mean()
         f = gc.function([x, w], [cost, *gc.grad(cost, [w, x])])
-        return f.dump("final") + f.dump("memory") + f.dump("source")
+        return f.dump("final") + f.dump("memory") + f.dump("kernels") + f.dump("llvm")
 
     assert script() == script()

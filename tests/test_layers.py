@@ -15,20 +15,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: layer of every module directly under graphc/ (a package: of all its modules); imports go to the same layer or below
 LAYERS = {
-    "errors": 0, "settings": 0,
-    "dtypes": 1, "dims": 1,
-    "ir": 2, "plan": 2,
+    "errors": 0, "settings": 0, "processors": 0,
+    "caching": 1, "dtypes": 1, "dims": 1,
+    "ir": 2, "plan": 2, "kernel": 2,
     "ops": 3, "text": 3, "text_parse": 3, "text_values": 3, "verify": 3, "verify_plan": 3,
+    "kernel_text": 3, "kernel_parse": 3, "verify_kernel": 3, "kernel_form": 3, "kernel_accesses": 3, "kernel_numbers": 3, "memory_text": 3,
     "functions": 4, "methods": 4, "variables": 4,
     "passes": 5, "backends": 5,
-    "compiling": 6, "binding": 6, "capture": 6, "substituting": 6, "checking": 6, "judging": 6,
+    "compiling": 6, "binding": 6, "capture": 6, "substituting": 6, "checking": 6, "judging": 6, "variants": 6,
     "compiled": 7, "derivatives": 7, "rewiring": 7, "custom": 7,
     "nn": 8, "init": 8, "optim": 8,
-    "costing": 9, "inspecting": 9, "prettifying": 9, "reporting": 9, "machine": 9, "cli": 9, "__main__": 9,
+    "costing": 9, "profiling": 9, "inspecting": 9, "prettifying": 9, "reporting": 9, "machine": 9, "cli": 9, "__main__": 9,
 }
 #: (module, what it imports upwards): why; only inside functions
 UPWARDS = {
-    ("compiled", "costing"): "f.cost() and f.profile are looked up when they are asked for",
+    ("compiled", "costing"): "f.cost() is looked up when it is asked for",
+    ("compiled", "profiling"): "f.profile is made for functions that ask for it",
 }
 FOLDERS = ("graphc", "passes", "backends")
 SIZE_EXCEPTIONS: dict[str, str] = {}  # file: why it is longer than 600 lines
@@ -104,6 +106,8 @@ def test_files_are_small() -> None:
     for folder in (*FOLDERS, "tests", "examples", "benchmarks"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             name = str(file.relative_to(ROOT))
+            if "/.venvs/" in name:
+                continue  # other people's, installed for the benchmarks
             lines = len(file.read_text().splitlines())
             assert lines <= 600 or name in SIZE_EXCEPTIONS, f"{name} has {lines} lines: split it by subject"
 

@@ -175,6 +175,41 @@ class TakeAlongAxis(AlongAxis):
         return [apply(inc_along_axis_op, zeros_of(inputs[0]), cotangents[0], inputs[1], axis=axis), None]
 
 
+class TakeWithin(TakeAlongAxis):
+    """``take_within(x, positions; axis)``: ``take_along_axis`` at positions that ``within`` has checked.  Made by ``expand``."""
+
+    name = "take_within"
+    examples = (
+        Example([(3, 4), (3, 2)], {"axis": 1}, ("float64", "int64"), ((-3.0, 3.0), (0, 4)), gradient=False, numpy=lambda x, i: _along(x, i, axis=1)),
+        Example([(4, 2), (5, 2)], {"axis": 0}, ("float64", "int64"), ((-3.0, 3.0), (0, 4)), gradient=False, numpy=lambda x, i: _along(x, i, axis=0)),
+    )
+
+    def connected(self, position: int, node: Node) -> bool:
+        return False
+
+
+class Within(Positions):
+    """``within(positions; size)``: the positions as numbers from 0 to size - 1; an IndexError where one is outside -size ... size - 1."""
+
+    name = "within"
+    examples = (
+        Example([(3, 4)], {"size": 5}, "int64", (-5, 5), gradient=False, numpy=lambda p: p % 5),
+        Example([(2,)], {"size": 300}, "uint8", (0, 9), gradient=False, numpy=lambda p: p.astype(np.int64)),
+    )
+
+    def infer(self, positions: Type, *, size: Size) -> Type:  # type: ignore[override]
+        if not dtypes.is_integer(positions.dtype):
+            raise GraphcTypeError(f"positions are integers; got {positions}")
+        return positions.with_dtype(INT)
+
+    def forward(self, positions: Array, *, size: int) -> Array:  # type: ignore[override]
+        bad = np.asarray((positions < -size) | (positions >= size)) if positions.dtype.kind == "i" else np.asarray(positions >= size)
+        if bool(bad.any()):
+            raise GraphcIndexError(f"index {positions[bad].flat[0]} is out of range for an axis of size {size}")
+        wide = positions.astype(np.int64)
+        return np.asarray(np.where(wide < 0, wide + size, wide))
+
+
 class AssignAlongAxis(AlongAxis):
     """``set_along_axis(x, y, positions; axis)``, ``inc_along_axis(...)``: what ``take_along_axis`` reads, replaced or increased.
 
@@ -235,9 +270,10 @@ class AssignAlongAxis(AlongAxis):
 
 
 nonzero_op, repeat_index_op, pad_index_op = Nonzero(), RepeatIndex(), PadIndex()
-take_along_axis_op = TakeAlongAxis()
+take_along_axis_op, take_within_op, within_op = TakeAlongAxis(), TakeWithin(), Within()
 set_along_axis_op, inc_along_axis_op = AssignAlongAxis("set_along_axis", False), AssignAlongAxis("inc_along_axis", True)
-OPS: tuple[Op, ...] = (nonzero_op, repeat_index_op, pad_index_op, take_along_axis_op, set_along_axis_op, inc_along_axis_op)
+OPS: tuple[Op, ...] = (
+    nonzero_op, repeat_index_op, pad_index_op, take_along_axis_op, take_within_op, within_op, set_along_axis_op, inc_along_axis_op)
 
 
 # ---- builders ---------------------------------------------------------------------------------
@@ -274,4 +310,7 @@ def _stretch(v: Var, shape: Sequence[Size], axis: int, own: Size) -> Var:
     return broadcast_to(v, target)
 
 
-__all__ = ["OPS", "nonzero", "nonzero_op", "pad_index_op", "repeat_index_op", "take_along_axis", "take_along_axis_op"]
+__all__ = [
+    "OPS", "inc_along_axis_op", "nonzero", "nonzero_op", "pad_index_op", "repeat_index_op", "take_along_axis", "take_along_axis_op",
+    "take_within_op", "within_op",
+]

@@ -3,6 +3,7 @@
     logsumexp(x; axis, keepdims)   log(sum(exp(x)))
     softmax(x; axis)               exp(x) / sum(exp(x))
     log_softmax(x; axis)           x - logsumexp(x)
+    peak(x; axis, keepdims)        max(x), -inf where there is nothing: a part of the expanded forms
 
 All shift by the maximum, so that nothing overflows.  Rows that hold only -inf have
 no probability to share: logsumexp gives -inf (and a gradient of 0), the others NaN.
@@ -19,7 +20,7 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.errors import GraphcTypeError
-from graphc.ir import Array, Op, Type, Var, apply
+from graphc.ir import Array, Node, Op, Type, Var, apply
 from graphc.ops.arithmetic import mul, sub, where
 from graphc.ops.comparison import equal
 from graphc.ops.core import as_var, axes_of, cast
@@ -61,6 +62,29 @@ class LogSumExp(Reduction):
         g, y = restored(cotangents[0], axis, keepdims), restored(outputs[0], axis, keepdims)
         # in a row of -inf, exp(x - y) would be exp(-inf + inf): with 0 in place of y it is 0, in every derivative
         return [mul(g, exp(sub(inputs[0], where(equal(y, -np.inf), 0, y))))]
+
+
+class Peak(Reduction):
+    """``peak(x; axis, keepdims)``: the maximum, -inf over an empty axis: what ``expand`` shifts by.  Made after the gradient."""
+
+    name = "peak"
+    takes = "f"
+    ufunc = np.maximum
+    examples = (
+        Example([(3, 4)], {"axis": (1,), "keepdims": True}, gradient=False, numpy=lambda x: np.max(x, 1, keepdims=True)),
+        Example([(2, 0)], {"axis": (1,), "keepdims": False}, gradient=False, numpy=lambda x: np.full(2, -np.inf)),
+    )
+
+    def forward(self, x: Array, *, axis: Axes, keepdims: bool) -> Array:  # type: ignore[override]
+        with np.errstate(all="ignore"):
+            top = np.maximum.reduce(x, axis=axis, keepdims=True, initial=-np.inf)
+            return np.asarray(top if keepdims else np.squeeze(top, axis)).astype(x.dtype, copy=False)
+
+    def bprop(self, inputs: Sequence[Var], outputs: Sequence[Var], cotangents: Sequence[Var], **_: Any) -> Any:
+        return [None]
+
+    def connected(self, position: int, node: Node) -> bool:
+        return False
 
 
 class Normalising(Op):
@@ -116,9 +140,9 @@ class LogSoftMax(Normalising):
         return [sub(g, mul(exp(y), sum_(g, axis, keepdims=True)))]
 
 
-logsumexp_op, softmax_op, log_softmax_op = LogSumExp(), SoftMax(), LogSoftMax()
+logsumexp_op, softmax_op, log_softmax_op, peak_op = LogSumExp(), SoftMax(), LogSoftMax(), Peak()
 _checker = logsumexp_op  # takes the same operands
-OPS: tuple[Op, ...] = (logsumexp_op, softmax_op, log_softmax_op)
+OPS: tuple[Op, ...] = (logsumexp_op, softmax_op, log_softmax_op, peak_op)
 
 
 def _operand(x: Any, what: str) -> Var:
@@ -146,4 +170,4 @@ def log_softmax(x: Any, axis: Any = -1) -> Var:
     return apply(log_softmax_op, v, axis=axes_of(axis, v.type.ndim, "log_softmax"))
 
 
-__all__ = ["OPS", "log_softmax", "log_softmax_op", "logsumexp", "logsumexp_op", "softmax", "softmax_op"]
+__all__ = ["OPS", "log_softmax", "log_softmax_op", "logsumexp", "logsumexp_op", "peak_op", "softmax", "softmax_op"]

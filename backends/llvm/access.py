@@ -1,0 +1,221 @@
+"""Loads and stores of a kernel: addresses built up loop by loop, vectors by the kind of stride.
+
+    stride 0      one element, in every lane
+    stride 1      a vector; masked at the end of a range
+    stride -1     a vector, reversed
+    other         gathered or scattered, element by element
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from graphc.backends.llvm.elements import loaded, memory_kind, stored
+from graphc.backends.llvm.values import BITS, Value, shuffle
+from graphc.dims import Size
+from graphc.kernel import Index, Instr
+
+if TYPE_CHECKING:
+    from graphc.backends.llvm.kernels import Emitter
+
+__all__ = ["Access"]
+
+
+class Access:
+    """The memory operations of one kernel being written."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self.e = emitter
+
+    # -- addresses ----------------------------------------------------------------------------
+
+    def prepare(self, operand: int, index: Index, ranges: frozenset[int]) -> None:
+        """Write the parts of an address that depend on these ranges alone."""
+        if not index.gathers and not self.private(operand):
+            self.scalar_pointer(operand, index, ranges)
+
+    def private(self, operand: int) -> bool:
+        """Is it a temp of which each lane has its own?"""
+        e = self.e
+        return e.kernel.operands[operand].mode == "temp" and e.vector in e.grid_set
+
+    def private_pointer(self, v: Instr, n: int) -> str:
+        """A temp's vector at the current indices, where lanes are points of the grid."""
+        e, f = self.e, self.e.f
+        assert v.index is not None
+        at = f.const(0, "i64")
+        for r, stride in v.index.terms:
+            at = at + e.index[r] * e.size(stride)
+        at = at * (e.lanes * e.unroll) + n * e.lanes
+        element = Value(f, "", memory_kind(v.dtype)).type
+        return f.op(f"getelementptr {element}, ptr {e.pointer(v.operand).ref}, i64 {at.ref}")
+
+    def scalar_pointer(self, operand: int, index: Index, ranges: frozenset[int]) -> Value:
+        """The address at the current indices of ``ranges`` (but for the vector range)."""
+        e = self.e
+        terms = tuple((r, s) for r, s in index.terms if r in ranges and r != e.vector and r in e.index)
+        return self._pointer(operand, index.offset, terms)
+
+    def _pointer(self, operand: int, offset: Size, terms: Sequence[tuple[int, Size]]) -> Value:
+        e, f = self.e, self.e.f
+        key = (operand, offset, tuple(terms), tuple(e.index[r].ref for r, _ in terms))
+        for scope in reversed(e.scopes):
+            found = scope.pointers.get(key)
+            if found is not None:
+                return found
+        element = Value(f, "", memory_kind(e.kernel.operands[operand].dtype)).type
+        if not terms:
+            base = e.pointer(operand)
+            if offset == 0:
+                return base
+            ref = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {e.size(offset).ref}")
+        else:
+            # outer loops first, so that what they give is found again
+            order = sorted(terms, key=lambda t: self._depth(t[0]))
+            inner = order[-1]
+            base = self._pointer(operand, offset, tuple(t for t in terms if t is not inner))
+            r, stride = inner
+            step = e.index[r] if stride == 1 else e.index[r] * e.size(stride)
+            ref = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {step.ref}")
+        pointer = Value(f, ref, "i64")
+        e.scopes[-1].pointers[key] = pointer
+        return pointer
+
+    def _depth(self, r: int) -> int:
+        return list(self.e.index).index(r)
+
+    def _stride(self, index: Index) -> Size:
+        return next((s for r, s in index.terms if r == self.e.vector), 0)
+
+    # -- loads --------------------------------------------------------------------------------
+
+    def load(self, v: Instr, wide: bool) -> list[Value]:
+        e, f = self.e, self.e.f
+        assert v.index is not None
+        kind = memory_kind(v.dtype)
+        if v.index.gathers:
+            return self._gathered(v, kind)
+        if self.private(v.operand):
+            shape = Value(f, "", kind, e.lanes)
+            pointers = [self.private_pointer(v, n) for n in range(e.group)]
+            return [loaded(Value(f, f.op(f"load {shape.type}, ptr {p}, align 4"), kind, e.lanes), v.dtype) for p in pointers]
+        base = self.scalar_pointer(v.operand, v.index, frozenset(e.index))
+        if not wide:
+            t = Value(f, "", kind).type
+            return [loaded(Value(f, f.op(f"load {t}, ptr {base.ref}, align {BITS[kind] // 8}"), kind), v.dtype)]
+        stride = self._stride(v.index)
+        return [loaded(self._vector_load(base, kind, stride, n), v.dtype) for n in range(e.group)]
+
+    def _vector_load(self, base: Value, kind: str, stride: Size, n: int) -> Value:
+        e, f, w = self.e, self.e.f, self.e.lanes
+        shape = Value(f, "", kind, w)
+        element = Value(f, "", kind).type
+        align = BITS[kind] // 8
+        if stride in (1, -1):
+            at = e.index[e.vector]
+            if n:
+                at = at + n * w
+            if stride == -1:
+                at = 0 - at - (w - 1)
+            p = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {at.ref}")
+            mask = e.mask
+            if mask is not None:
+                if stride == -1:
+                    mask = shuffle(mask, mask, range(w - 1, -1, -1))
+                name = f"llvm.masked.load.v{w}{kind}.p0"
+                f.module.declare(name, f"{shape.type} (ptr, <{w} x i1>, {shape.type})")
+                ref = f.op(f"call {shape.type} @{name}(ptr align {align} {p}, {mask.type} {mask.ref}, {shape.type} zeroinitializer)")
+            else:
+                ref = f.op(f"load {shape.type}, ptr {p}, align {align}")
+            x = Value(f, ref, kind, w)
+            return shuffle(x, x, range(w - 1, -1, -1)) if stride == -1 else x
+        offsets = self._offsets(stride, n)
+        return self._gather(base, offsets, kind)
+
+    def _offsets(self, stride: Size, n: int) -> Value:
+        """Element offsets of the lanes."""
+        e, f, w = self.e, self.e.f, self.e.lanes
+        positions = f.splat(e.index[e.vector], w) + f.vector([n * w + lane for lane in range(w)], "i64")
+        return positions * f.splat(e.size(stride), w)
+
+    def _gather(self, base: Value, offsets: Value, kind: str) -> Value:
+        e, f, w = self.e, self.e.f, offsets.lanes
+        element, shape = Value(f, "", kind).type, Value(f, "", kind, w)
+        p = f.op(f"getelementptr {element}, ptr {base.ref}, {offsets.type} {offsets.ref}")
+        mask = e.mask.ref if e.mask is not None else "splat (i1 true)"
+        name = f"llvm.masked.gather.v{w}{kind}.v{w}p0"
+        f.module.declare(name, f"{shape.type} (<{w} x ptr>, <{w} x i1>, {shape.type})")
+        text = f"call {shape.type} @{name}(<{w} x ptr> align {BITS[kind] // 8} {p}, <{w} x i1> {mask}, {shape.type} zeroinitializer)"
+        return Value(f, f.op(text), kind, w)
+
+    def _gathered(self, v: Instr, kind: str) -> list[Value]:
+        """A load whose position is read from other values."""
+        e, f = self.e, self.e.f
+        assert v.index is not None
+        base = self.scalar_pointer(v.operand, v.index._replace(gathers=()), frozenset(e.index))
+        stride = self._stride(v.index)
+        parts = [(e.value(a), s) for a, s in v.index.gathers]
+        count = max([e.group if stride != 0 else 1, *(len(xs) for xs, _ in parts)])
+        found = []
+        for n in range(count):
+            total: Value | None = self._offsets(stride, n) if stride != 0 else None
+            for xs, s in parts:
+                x = (xs[n] if len(xs) > 1 else xs[0]).to("i64")
+                x = x * e.size(s) if s != 1 else x
+                total = x if total is None else total + x if total.lanes or not x.lanes else x + total
+            assert total is not None
+            if total.lanes:
+                found.append(loaded(self._gather(base, total, kind), v.dtype))
+            else:
+                element = Value(f, "", kind).type
+                p = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {total.ref}")
+                found.append(loaded(Value(f, f.op(f"load {element}, ptr {p}, align {BITS[kind] // 8}"), kind), v.dtype))
+        return found
+
+    # -- stores -------------------------------------------------------------------------------
+
+    def store(self, v: Instr, values: Sequence[Value]) -> None:
+        e, f = self.e, self.e.f
+        assert v.index is not None
+        kind = memory_kind(v.dtype)
+        if self.private(v.operand):
+            for n in range(e.group):
+                x = f.splat(stored(values[n] if len(values) > 1 else values[0], v.dtype), e.lanes)
+                f.line(f"store {x.type} {x.ref}, ptr {self.private_pointer(v, n)}, align 4")
+            return
+        base = self.scalar_pointer(v.operand, v.index, frozenset(e.index))
+        stride = self._stride(v.index)
+        align = BITS[kind] // 8
+        if stride == 0:
+            x = stored(values[0], v.dtype)
+            if x.lanes:
+                x = x.lane(0)
+            f.line(f"store {x.type} {x.ref}, ptr {base.ref}, align {align}")
+            return
+        for n in range(e.group):
+            value = values[n] if len(values) > 1 else values[0]
+            x = f.splat(stored(value, v.dtype), e.lanes)
+            self._vector_store(base, x, kind, stride, n, align)
+
+    def _vector_store(self, base: Value, x: Value, kind: str, stride: Size, n: int, align: int) -> None:
+        e, f, w = self.e, self.e.f, self.e.lanes
+        element = Value(f, "", kind).type
+        if stride == 1:
+            at = e.index[e.vector]
+            if n:
+                at = at + n * w
+            p = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {at.ref}")
+            if e.mask is None:
+                f.line(f"store {x.type} {x.ref}, ptr {p}, align {align}")
+                return
+            name = f"llvm.masked.store.v{w}{kind}.p0"
+            f.module.declare(name, f"void ({x.type}, ptr, <{w} x i1>)")
+            f.line(f"call void @{name}({x.type} {x.ref}, ptr align {align} {p}, {e.mask.type} {e.mask.ref})")
+            return
+        offsets = self._offsets(stride, n)
+        p = f.op(f"getelementptr {element}, ptr {base.ref}, {offsets.type} {offsets.ref}")
+        mask = e.mask.ref if e.mask is not None else "splat (i1 true)"
+        name = f"llvm.masked.scatter.v{w}{kind}.v{w}p0"
+        f.module.declare(name, f"void ({x.type}, <{w} x ptr>, <{w} x i1>)")
+        f.line(f"call void @{name}({x.type} {x.ref}, <{w} x ptr> align {align} {p}, <{w} x i1> {mask})")

@@ -1,0 +1,134 @@
+"""The accumulators of a kernel being written: a home in the stack frame, registers in the innermost loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from graphc.backends.llvm import reducing
+from graphc.backends.llvm.elements import convert
+from graphc.backends.llvm.reducing import Accumulator
+from graphc.backends.llvm.values import Body, Loop, Value, select
+from graphc.dims import Size
+from graphc.kernel import Instr, Kernel
+
+__all__ = ["Accumulators"]
+
+
+class Accumulators:
+    """A part of the Emitter (kernels.py): what it knows of reductions."""
+
+    kernel: Kernel
+    f: Body
+    depends: list[frozenset[int]]
+    lanes: int
+    unroll: int
+    group: int
+    vector: int
+    entry: list[str]
+    homes: dict[int, list[tuple[str, ...]]]
+    carried: dict[int, list[Accumulator]]
+
+    def size(self, size: Size) -> Value:
+        raise NotImplementedError
+
+    def operand_dtype(self, i: int) -> np.dtype[Any]:
+        return self.kernel.values[self.kernel.values[i].args[0]].dtype
+
+    def acc_lanes(self, i: int) -> int:
+        """Do the accumulators have lanes?  Where the operand differs along the vector range."""
+        return self.lanes if self.vector in self.depends[self.kernel.values[i].args[0]] else 0
+
+    def acc_count(self, i: int) -> int:
+        if not self.acc_lanes(i):
+            return 1
+        return self.unroll if self.vector in self.kernel.values[i].over else self.group
+
+    def make_home(self, i: int) -> None:
+        """Stack memory for the accumulators of a reduction, set to the identity."""
+        f, v, dtype = self.f, self.kernel.values[i], self.operand_dtype(i)
+        lanes = self.acc_lanes(i)
+        first = reducing.identity(f, v.word, dtype, lanes)
+        homes = []
+        for n in range(self.acc_count(i)):
+            names = []
+            for part, x in enumerate(first):
+                f.count += 1
+                name = f"%home{i}.{n}.{part}.{f.count}"
+                self.entry.append(f"  {name} = alloca {x.type}, align 64")
+                f.line(f"store {x.type} {x.ref}, ptr {name}")
+                names.append(name)
+            homes.append(tuple(names))
+        self.homes[i] = homes
+
+    def _load_home(self, i: int, n: int) -> Accumulator:
+        f, v = self.f, self.kernel.values[i]
+        lanes = self.acc_lanes(i)
+        found = []
+        for name, kind in zip(self.homes[i][n], reducing.kinds(v.word, self.operand_dtype(i)), strict=True):
+            x = Value(f, "", kind, lanes)
+            found.append(Value(f, f.op(f"load {x.type}, ptr {name}"), kind, lanes))
+        return tuple(found)
+
+    def homes_loaded(self, carried: Sequence[int]) -> dict[int, list[Accumulator]]:
+        return {i: [self._load_home(i, n) for n in range(len(self.homes[i]))] for i in carried}
+
+    def homes_stored(self, accs: dict[int, list[Accumulator]]) -> None:
+        for i, found in accs.items():
+            for acc, names in zip(found, self.homes[i], strict=True):
+                for x, name in zip(acc, names, strict=True):
+                    self.f.line(f"store {x.type} {x.ref}, ptr {name}")
+
+    @contextmanager
+    def written_out(self, carried: Sequence[int]) -> Iterator[None]:
+        """Rounds that are written one after the other: accumulators stay in registers."""
+        self.carried.update(self.homes_loaded(carried))
+        yield
+        self.homes_stored({i: self.carried.pop(i) for i in carried})
+
+    @contextmanager
+    def looped(self, low: Value, high: Value, step: int, stem: str, carried: Sequence[int]) -> Iterator[Loop]:
+        """A loop that carries accumulators in registers."""
+        f = self.f
+        firsts = self.homes_loaded(carried)
+        with f.loop(low, high, f.const(step, "i64"), stem) as loop:
+            phis = {i: [tuple([loop.carry(x) for x in acc]) for acc in accs] for i, accs in firsts.items()}
+            self.carried.update({i: list(accs) for i, accs in phis.items()})
+            yield loop
+            for i, accs in phis.items():
+                for phi, acc in zip(accs, self.carried.pop(i), strict=True):
+                    for p, x in zip(phi, acc, strict=True):
+                        loop.next(p, x)
+        self.homes_stored(phis)
+
+    def take_home(self, i: int) -> list[Value]:
+        """The value of a reduction whose loops are done: one vector for each of the group, or a scalar."""
+        v, dtype = self.kernel.values[i], self.operand_dtype(i)
+        accs = [self._load_home(i, n) for n in range(len(self.homes[i]))]
+        if self.vector in v.over:
+            while len(accs) > 1:
+                half = len(accs) // 2
+                accs = [reducing.combine(v.word, dtype, a, b) for a, b in zip(accs[:half], accs[half:], strict=True)]
+            accs = [reducing.horizontal(v.word, dtype, accs[0])]
+        else:
+            accs = accs[:self.group] if accs[0][0].lanes else accs
+        return [self.finished(v, reducing.result(v.word, dtype, a)) for a in accs]
+
+    def finished(self, v: Instr, x: Value) -> Value:
+        """The result in its dtype; an empty sum is 0.0, not the -0.0 that it starts from."""
+        if v.word == "sum" and x.float:
+            extents = [self.kernel.ranges[r].extent for r in v.over]
+            unknown = [e for e in extents if not isinstance(e, int)]
+            if 0 in extents:
+                return x.f.const(0.0, x.kind, x.lanes)
+            if unknown:
+                empty = None
+                for e in unknown:
+                    none = self.size(e).eq(0)
+                    empty = none if empty is None else empty | none
+                assert empty is not None
+                x = select(empty, x.f.const(0.0, x.kind, x.lanes), x)
+        return convert(x, np.dtype(np.float32), v.dtype) if v.dtype.name in ("float16", "bfloat16") else x

@@ -1,0 +1,314 @@
+"""The driver: one native function that runs a stretch of a Program from its first kernel to its last.
+
+    i64 NAME(ptr slabs, ptr table, ptr arena, i64 threads)
+
+``slabs`` holds the address of every slab that is not in the arena, ``table`` the values of the formulas
+in ``Writer.formulas`` (computed by ``NAME_sizes`` from the values of the symbols), ``arena`` the working memory, aligned to
+64 bytes: the program's arena, then scratch memory for kernels.  The result is 0, or 1 if a check of the program failed: then some
+value is not to be used, and the careful evaluation will say what is wrong.  A launch fills a context on the stack and calls the kernel
+once for each chunk, or hands the chunks to the pool.  How the grid is cut depends on sizes alone for kernels that
+reduce over it; for others on the number of threads too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc import dims
+from graphc.backends.llvm.clock import Clock
+from graphc.backends.llvm.formulas import size_value
+from graphc.backends.llvm.kernels import Code, emit_kernel
+from graphc.backends.llvm.partials import MOST_CHUNKS
+from graphc.backends.llvm.products import Product as Spec
+from graphc.backends.llvm.products import product_module, row_grain
+from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.values import Body, Module, Value, select
+from graphc.dims import Size, Symbol
+from graphc.kernel import Kernel, Launch, Product, Program
+from graphc.ops import OPS
+
+__all__ = ["Writer", "kernel_cost"]
+
+#: estimated nanoseconds of work in one chunk, and below which a launch stays on one thread
+CHUNK_NS, SERIAL_NS = 8000, 10000
+#: multiplications with additions in a nanosecond, roughly
+MULADDS = 40
+
+
+def kernel_cost(kernel: Kernel) -> float:
+    """Estimated nanoseconds for one iteration of the innermost loop, on one core."""
+    flops = sum(OPS[v.word].flops if v.op == "apply" else 1.0 for v in kernel.values)
+    return 0.02 + 0.015 * flops
+
+
+class Writer:
+    """Writes the driver of one program: a function for each stretch of steps between call-outs."""
+
+    def __init__(self, program: Program, target: Target, symbols: Sequence[Symbol], profile: bool = False) -> None:
+        self.program, self.target, self.symbols = program, target, tuple(symbols)
+        self.clock = Clock(program) if profile else None
+        self.formulas: dict[Size, int] = {}
+        self.kernels: dict[str, str] = {}
+        self.codes: dict[Kernel, Code] = {}
+        self.scratch: Size = 0
+        self.module = Module(target)
+
+    # -- sizes --------------------------------------------------------------------------------
+
+    def slot(self, size: Size) -> int:
+        return self.formulas.setdefault(size, len(self.formulas))
+
+    def size(self, size: Size) -> Value:
+        f = self.f
+        if isinstance(size, int):
+            return f.const(size, "i64")
+        known = self.loaded.get(size)
+        if known is None:
+            ref = f"%size{self.slot(size)}"
+            self.entry += [f"  {ref}.p = getelementptr i64, ptr %table, i64 {self.slot(size)}", f"  {ref} = load i64, ptr {ref}.p"]
+            known = self.loaded[size] = Value(f, ref, "i64")
+        return known
+
+    def sizes_function(self, name: str) -> None:
+        """``void NAME_sizes(ptr symbols, ptr table)``: all formulas."""
+        f = Body(self.module, name + "_sizes", [("ptr", "symbols"), ("ptr", "table")])
+        values: dict[Symbol, Value] = {}
+        for n, symbol in enumerate(self.symbols):
+            p = f.op(f"getelementptr i64, ptr %symbols, i64 {n}")
+            values[symbol] = f.value(f.op(f"load i64, ptr {p}"), "i64")
+        for size, n in self.formulas.items():
+            x = size_value(f, size, values)
+            p = f.op(f"getelementptr i64, ptr %table, i64 {n}")
+            f.line(f"store i64 {x.ref}, ptr {p}")
+        f.finish()
+
+    # -- a stretch ----------------------------------------------------------------------------
+
+    def stretch(self, name: str, steps: Sequence[Launch | Product]) -> None:
+        self.f = Body(self.module, name, [("ptr", "slabs"), ("ptr", "table"), ("ptr", "arena"), ("i64", "threads")], "i64")
+        self.entry: list[str] = []
+        self.loaded: dict[Size, Value] = {}
+        self.slabs: dict[int, str] = {}
+        self.context_slots = 0
+        self.scratch_ref = ""
+        self.failed = False
+        if self.clock:
+            self.clock.start(self.f, self.entry)
+        for step in steps:
+            if isinstance(step, Launch):
+                self.launch(step)
+            else:
+                self.product(step)
+            if self.clock:
+                self.clock.stop(step)
+            if isinstance(step, Launch):
+                self.check(step)
+        self.entry.insert(0, f"  %context = alloca [{max(self.context_slots, 1)} x i64], align 64")
+        self.f.lines[0:0] = self.entry
+        if self.failed:
+            self.f.line("ret i64 0")
+            self.f.label("failed")
+        self.f.finish(f"ret i64 {int(self.failed)}")
+
+    def check(self, step: Launch) -> None:
+        """Leave if a check that the launch has written failed: what follows would read outside of arrays."""
+        f = self.f
+        for k in step.writes:
+            if k in self.program.checks:
+                bad = f.value(f.op(f"load i8, ptr {self.address(k)}"), "i8").ne(0)
+                good, = f.labels("check", "good")
+                f.line(f"br i1 {bad.ref}, label %failed, label %{good}")
+                f.label(good)
+                self.failed = True
+
+    def address(self, slab: int) -> str:
+        known = self.slabs.get(slab)
+        if known is None:
+            known = self.slabs[slab] = f"%slab{slab}"
+            s = self.program.slabs[slab]
+            if s.place == "arena":
+                offset = self.size(s.offset).ref
+                self.entry.append(f"  {known} = getelementptr i8, ptr %arena, i64 {offset}")
+                return known
+            self.entry += [f"  {known}.p = getelementptr ptr, ptr %slabs, i64 {slab}", f"  {known} = load ptr, ptr {known}.p"]
+        return known
+
+    def scratch_address(self) -> str:
+        if not self.scratch_ref:
+            self.scratch_ref = "%scratch"
+            self.entry.append(f"  %scratch = getelementptr i8, ptr %arena, i64 {self.size(self.program.arena).ref}")
+        return self.scratch_ref
+
+    def fill(self, slots: Sequence[str]) -> None:
+        """Write the context."""
+        self.context_slots = max(self.context_slots, len(slots))
+        for n, text in enumerate(slots):
+            p = self.f.op(f"getelementptr i64, ptr %context, i64 {n}") if n else "%context"
+            self.f.line(f"store {text}, ptr {p}")
+
+    # -- kernels ------------------------------------------------------------------------------
+
+    def code(self, kernel: Kernel) -> Code:
+        code = self.codes.get(kernel)
+        if code is None:
+            code = emit_kernel(kernel, self.target, "NAME")
+            digest = hashlib.sha256((self.target.key + "\n" + code.text).encode()).hexdigest()[:20]
+            name = f"k_{digest}"
+            self.kernels[name] = code.text.replace("@NAME", "@" + name)
+            if code.finish_text:
+                self.kernels[name + "_finish"] = code.finish_text.replace("@NAME", "@" + name)
+            code = self.codes[kernel] = code.named(name)
+            self.scratch = dims.dim_max(self.scratch, code.scratch)
+        return code
+
+    def launch(self, step: Launch) -> None:
+        f, kernel = self.f, step.kernel
+        code = self.code(kernel)
+        self.module.declare(code.name, "void (ptr, i64)")
+        operands = [f"ptr {self.address(s)}" if s >= 0 else "ptr null" for s in step.slabs]
+        scratch = f"ptr {self.scratch_address()}" if code.scratch != 0 else "ptr null"
+        sizes = [f"i64 {self.size(s).ref}" for s in code.sizes]
+        one = f.const(1, "i64")
+        if not kernel.grid:
+            self.fill([*operands, scratch, "i64 0", *sizes])
+            f.line(f"call void @{code.name}(ptr %context, i64 0)")
+            return
+        extent = self.size(kernel.ranges[kernel.grid[0]].extent)
+        others = dims.product(r.extent for n, r in enumerate(kernel.ranges) if n != kernel.grid[0])
+        cost = max(1, round(kernel_cost(kernel) * 1000))  # picoseconds
+        work = self.size(others) * cost
+        work = select(work.lt(1), one, work)
+        rows = f.const(CHUNK_NS * 1000, "i64").udiv(work) + 1
+        least = (extent + (MOST_CHUNKS - 1)).udiv(MOST_CHUNKS)
+        rows = select(rows.lt(least), least, rows)
+        rows = (rows + (code.block - 1)).udiv(code.block) * code.block
+        wide = (extent * work).gt(SERIAL_NS * 1000) & f.value("%threads", "i64").gt(1)
+        if not code.split:
+            rows = select(wide, rows, select(extent.gt(0), extent, one))
+        chunks = (extent + (rows - 1)).udiv(rows)
+        self.fill([*operands, scratch, f"i64 {rows.ref}", *sizes])
+        threads = select(wide, f.value("%threads", "i64"), one)
+        parallel, serial, done = f.labels("launch", "parallel", "serial", "done")
+        f.line(f"br i1 {threads.gt(1).ref}, label %{parallel}, label %{serial}")
+        f.label(parallel)
+        self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
+        f.line(f"call void @gc_parallel(ptr @{code.name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})")
+        f.line(f"br label %{done}")
+        f.label(serial)
+        with f.loop(f.const(0, "i64"), chunks, one, "chunk") as loop:
+            f.line(f"call void @{code.name}(ptr %context, i64 {loop.index.ref})")
+        f.line(f"br label %{done}")
+        f.label(done)
+        if code.finish_text:
+            self.module.declare(code.name + "_finish", "void (ptr, i64)")
+            f.line(f"call void @{code.name}_finish(ptr %context, i64 {chunks.ref})")
+
+    # -- products -----------------------------------------------------------------------------
+
+    def product(self, step: Product) -> None:
+        """Loops over the leading axes around the product of two matrices."""
+        f = self.f
+        a, b, out = step.a, step.b, step.out
+        m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+        dtype = self.program.slabs[out.slab].dtype
+        steps = [a.strides[-2], a.strides[-1], b.strides[-2], b.strides[-1], out.strides[-2]]
+        if m == 1 and n != 1:  # C' = B'A': the columns become rows, which can be shared out, and B need not be packed
+            a, b = b, a
+            m, n, steps = n, m, [steps[3], steps[2], steps[1], steps[0], 1]
+        spec = _spec(dtype, m, n, k, steps)
+        name, text = product_module(spec, self.target)
+        self.kernels[name] = text
+        pack = name + "p_pack"
+        if spec.packed:
+            self.kernels[pack] = text.replace("@" + name, "@" + name + "p")
+            self.module.declare(pack, "void (ptr, ptr, i64, i64, i64, i64)")
+            self.scratch = dims.dim_max(self.scratch, k * n * dtype.itemsize + 64)
+        self.module.declare(name, _PRODUCT)
+        lead = out.shape[:-2]
+        views = (out, a, b)
+        grain = row_grain(spec, self.target)
+
+        def matrix(offsets: Sequence[Value]) -> None:
+            pc, pa, pb = (f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {o.ref}") for v, o in zip(views, offsets, strict=True))
+            numbers = [self.size(x).ref for x in (m, n, k, *steps)]
+            if spec.packed:
+                scratch = self.scratch_address()
+                f.line(f"call void @{pack}(ptr {scratch}, ptr {pb}, i64 {numbers[1]}, i64 {numbers[2]}, i64 {numbers[5]}, i64 {numbers[6]})")
+                pb, numbers[5], numbers[6] = scratch, numbers[1], "1"
+            self.rows(name, [pc, pa, pb], numbers, m, n * k, grain)
+
+        def loops(axis: int, offsets: list[Value]) -> None:
+            if axis == len(lead):
+                matrix(offsets)
+                return
+            with f.loop(f.const(0, "i64"), self.size(lead[axis]), f.const(1, "i64"), "batch") as loop:
+                loops(axis + 1, [o + loop.index * self.size(v.strides[axis] * dtype.itemsize) for o, v in zip(offsets, views, strict=True)])
+
+        loops(0, [self.size(v.offset * dtype.itemsize) for v in views])
+
+    def rows(self, name: str, pointers: Sequence[str], numbers: Sequence[str], m: Size, work: Size, grain: int) -> None:
+        """The rows of one product, in chunks where it is large.  Each row's bits are the same however they are cut."""
+        f = self.f
+        args = ", ".join([*(f"ptr {p}" for p in pointers), *(f"i64 {x}" for x in numbers), "ptr null"])
+        count, each = self.size(m), self.size(work)
+        threads = f.value("%threads", "i64")
+        wide = (count * each).gt(SERIAL_NS * MULADDS) & threads.gt(1)
+        parallel, serial, done = f.labels("product", "parallel", "serial", "done")
+        f.line(f"br i1 {wide.ref}, label %{parallel}, label %{serial}")
+        f.label(parallel)
+        per = f.const(CHUNK_NS * MULADDS, "i64").udiv(select(each.lt(1), each.like(1), each)) + 1
+        share = (count + threads - 1).udiv(threads)
+        per = select(per.gt(share), share, per)
+        per = (per + (grain - 1)).udiv(grain) * grain
+        self.fill([f"ptr @{name}", *(f"ptr {p}" for p in pointers), *(f"i64 {x}" for x in numbers), f"i64 {per.ref}"])
+        self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
+        self.module.functions[:0] = [] if _TASK in self.module.functions else [_TASK]
+        f.line(f"call void @gc_parallel(ptr @rows, ptr %context, i64 {(count + per - 1).udiv(per).ref}, i64 {threads.ref})")
+        f.line(f"br label %{done}")
+        f.label(serial)
+        f.line(f"call void @{name}({args}, i64 0, i64 {count.ref})")
+        f.line(f"br label %{done}")
+        f.label(done)
+
+
+_PRODUCT = "void (ptr, ptr, ptr, i64, i64, i64, i64, i64, i64, i64, i64, ptr, i64, i64)"
+
+
+def _task() -> str:
+    """A chunk of rows: the context holds the product's address, its arguments, and the rows of a chunk."""
+    lines = ["define private void @rows(ptr %context, i64 %chunk) nounwind {"]
+    names = ["f", "c", "a", "b", "m", "n", "k", "s0", "s1", "s2", "s3", "s4", "rows"]
+    for i, name in enumerate(names):
+        kind = "ptr" if i < 4 else "i64"
+        lines += [f"  %{name}.p = getelementptr i64, ptr %context, i64 {i}", f"  %{name} = load {kind}, ptr %{name}.p"]
+    lines += ["  %lo = mul i64 %chunk, %rows", "  %end = add i64 %lo, %rows", "  %more = icmp slt i64 %end, %m",
+              "  %hi = select i1 %more, i64 %end, i64 %m",
+              "  call void %f(ptr %c, ptr %a, ptr %b, i64 %m, i64 %n, i64 %k, i64 %s0, i64 %s1, i64 %s2, i64 %s3, i64 %s4, ptr null, i64 %lo, i64 %hi)",
+              "  ret void", "}"]
+    return "\n".join(lines)
+
+
+_TASK = _task()
+
+
+def _spec(dtype: np.dtype[Any], m: Size, n: Size, k: Size, steps: Sequence[Size]) -> Spec:
+    """What is known of a product when compiling."""
+    kind = {"b": "bool", "f": f"f{8 * dtype.itemsize}"}.get(dtype.kind, f"i{8 * dtype.itemsize}")
+    if dtype.name == "bfloat16":
+        kind = "bf16"
+
+    def known(size: Size) -> int | None:
+        return size if isinstance(size, int) else None
+
+    def unit(row: Size, col: Size, columns: Size) -> tuple[str | None, int | None]:
+        if row == 1 and (columns == 1 or col != 1):
+            return "row", known(col)
+        return ("col", known(row)) if col == 1 else (None, None)
+
+    a_unit, a_step = unit(steps[0], steps[1], k)
+    b_unit, b_step = unit(steps[2], steps[3], n)
+    return Spec(kind, dtype.kind != "u", known(m), known(n), known(k), a_unit, b_unit, a_step, b_step, known(steps[4]))

@@ -1,0 +1,564 @@
+"""Code generation: a Kernel (graphc/kernel.py) as LLVM IR.
+
+    void NAME(ptr context, i64 chunk)            one chunk of the first range of the grid
+    void NAME_finish(ptr context, i64 chunks)    what follows the grid, if something does
+
+``context`` is an array of 8-byte slots, filled by the driver: the operands' addresses, then the address of
+scratch memory, the number of iterations in a chunk, and the sizes (``Code.sizes``).  Sizes that are numbers and
+small stand in the code; the others are data, so that kernels that differ by them alone are one.
+
+Writing goes down the nest, outermost loop first.  Every instruction is written at the depth of the
+innermost range that it depends on, every address likewise, so nothing is computed twice in a loop that
+does not change it.  Along the vector range there is a main loop of ``unroll`` vectors, then a loop of
+single vectors with masks for the rest.  An accumulator has a home in the stack frame; the innermost loop carries it
+in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from graphc.backends.llvm import reducing, tiles
+from graphc.backends.llvm.access import Access
+from graphc.backends.llvm.accumulators import Accumulators
+from graphc.backends.llvm.elements import apply, convert, kind_of
+from graphc.backends.llvm.partials import MOST_CHUNKS, Partials, aligned
+from graphc.backends.llvm.reducing import Accumulator
+from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.values import Body, Module, Value, select
+from graphc.dims import Size
+from graphc.kernel import Instr, Kernel, Stage, value_ranges
+from graphc.ops import OPS
+
+__all__ = ["SMALL", "Code", "emit_kernel"]
+
+#: sizes up to this one stand in the code as numbers
+SMALL = 64
+#: iterations of the innermost loop that are written out, where their number is known
+WRITTEN_OUT = 4
+#: points of the grid that are taken together where each adds to the same array
+ROWS = 4
+
+
+@dataclass(frozen=True)
+class Code:
+    """The text of a kernel's module and what the driver must know of it.
+
+    ``sizes``: the formulas whose values follow in the context.  ``scratch``: bytes of scratch memory.  ``block``: a chunk
+    is a multiple of so many iterations.  ``split``: do results depend on how the grid is cut into chunks?
+    """
+
+    name: str
+    text: str
+    sizes: tuple[Size, ...]
+    scratch: Size
+    block: int
+    split: bool
+    finish_text: str
+
+    def named(self, name: str) -> Code:
+        return replace(self, name=name)
+
+
+class _Scope:
+    """What is known at one depth of the nest: values of instructions, parts of addresses."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, list[Value]] = {}
+        self.pointers: dict[Any, Value] = {}
+
+
+class Emitter(Accumulators):
+    """Writes one kernel."""
+
+    def __init__(self, kernel: Kernel, target: Target, name: str) -> None:
+        self.kernel, self.target, self.name = kernel, target, name
+        self.module = Module(target)
+        self.depends = value_ranges(kernel)
+        self.lanes = _lanes(kernel, target)
+        self.vector = kernel.vector
+        self.sizes: dict[Size, int] = {}
+        self.outer = kernel.grid[0] if kernel.grid else -1
+        self.access = Access(self)
+        self.grid_set = frozenset(kernel.grid)
+        self.grid_reductions = [i for i, v in enumerate(kernel.values) if v.op == "reduce" and self.grid_set & set(v.over)]
+        self.unroll = self._unroll()
+        self.rows: tuple[int, list[tuple[_Scope, Value]]] | None = None
+        self.blocked = self._blocked()
+        self._layout()
+
+    # -- sizes and scratch --------------------------------------------------------------------
+
+    def _layout(self) -> None:
+        """Offsets in scratch memory: partial results of reductions over the grid, then temps, one for each chunk."""
+        k = self.kernel
+        at: Size = 0
+        self.partials = Partials(self)
+        at = self.partials.layout(at)
+        self.temps: dict[int, tuple[Size, Size]] = {}
+        for n, o in enumerate(k.operands):
+            if o.mode == "temp":
+                lanes = self.unroll * self.lanes if self.vector in self.grid_set else 1
+                nbytes = aligned(o.size * (o.dtype.itemsize * lanes))
+                self.temps[n] = (at, nbytes)
+                at = at + nbytes * MOST_CHUNKS
+        self.scratch = at
+
+    def size(self, size: Size) -> Value:
+        """A size as an i64: a number, or what the context says."""
+        f = self.f
+        if isinstance(size, int) and -SMALL <= size <= SMALL:
+            return f.const(size, "i64")
+        known = self.loaded.get(size)
+        if known is None:
+            slot = self.sizes.setdefault(size, len(self.sizes))
+            at = len(self.kernel.operands) + 2 + slot
+            ref = f"%size{slot}"
+            self.entry += [f"  {ref}.p = getelementptr i64, ptr %context, i64 {at}", f"  {ref} = load i64, ptr {ref}.p, !invariant.load !0"]
+            known = self.loaded[size] = Value(f, ref, "i64")
+        return known
+
+    # -- functions ----------------------------------------------------------------------------
+
+    def emit(self) -> Code:
+        self.begin(self.name)
+        self.chunk_function()
+        self.end()
+        text, finish = self.module.text() + "!0 = !{}\n", ""
+        if self.grid_reductions:
+            self.module = Module(self.target)
+            self.begin(self.name + "_finish")
+            self.finish_function()
+            self.end()
+            finish = self.module.text() + "!0 = !{}\n"
+        block = self.unroll * self.lanes if self.vector == self.outer and self.outer >= 0 else 1
+        return Code(self.name, text, tuple(self.sizes), self.scratch, block, bool(self.grid_reductions), finish)
+
+    def begin(self, name: str) -> None:
+        self.f = Body(self.module, name, [("ptr noalias readonly", "context"), ("i64", "chunk")])
+        self.entry: list[str] = []  # lines at the top of the function
+        self.loaded: dict[Size, Value] = {}
+        self.operand: dict[int, Value] = {}
+        self.scopes: list[_Scope] = [_Scope()]
+        self.index: dict[int, Value] = {}
+        self.mask: Value | None = None
+        self.homes: dict[int, list[tuple[str, ...]]] = {}
+        self.carried: dict[int, list[Accumulator]] = {}
+        self.group = self.unroll
+        self.chunk = self.f.value("%chunk", "i64")
+
+    def end(self) -> None:
+        self.f.lines[0:0] = self.entry
+        self.f.finish()
+
+    def pointer(self, operand: int) -> Value:
+        """The base address of an operand, as an i64-typed pointer value (kind i64, used as ``ptr``)."""
+        known = self.operand.get(operand)
+        if known is None:
+            ref = f"%operand{operand}"
+            self.entry += [f"  {ref}.p = getelementptr ptr, ptr %context, i64 {operand}", f"  {ref} = load ptr, ptr {ref}.p, !invariant.load !0"]
+            known = self.operand[operand] = Value(self.f, ref, "i64")
+        return known
+
+    def scratch_at(self, offset: Size, nbytes: Size) -> str:
+        """The address of this chunk's part of a piece of scratch memory."""
+        f = self.f
+        at = self.size(offset) + self.chunk * self.size(nbytes)
+        base = self.pointer(len(self.kernel.operands))
+        return f.op(f"getelementptr i8, ptr {base.ref}, i64 {at.ref}")
+
+    # -- the chunk ----------------------------------------------------------------------------
+
+    def chunk_function(self) -> None:
+        f, k = self.f, self.kernel
+        for i in self.grid_reductions:
+            if self.depends[i]:
+                self.partials.zero(i)
+            else:
+                self.make_home(i)
+        if self.temps:
+            for n, (offset, nbytes) in self.temps.items():
+                self.operand[n] = Value(f, self.scratch_at(offset, nbytes), "i64")
+        if self.outer < 0:
+            self.point()
+        else:
+            rows_at = f.op(f"getelementptr i64, ptr %context, i64 {len(k.operands) + 1}")
+            rows = f.value(f.op(f"load i64, ptr {rows_at}"), "i64")
+            low = self.chunk * rows
+            extent = self.size(k.ranges[self.outer].extent)
+            high = low + rows
+            high = select(high.lt(extent), high, extent)
+            self.grid(0, low, high)
+        for i in self.grid_reductions:
+            if not self.depends[i]:
+                self.partials.save(i)
+
+    def grid(self, depth: int, low: Value, high: Value) -> None:
+        """The loops of the grid from ``depth`` on, then the point."""
+        r = self.kernel.grid[depth]
+        self.prepare(self.scope_ranges(depth), self.all_stages())
+        last = depth + 1 == len(self.kernel.grid)
+
+        def inside() -> None:
+            if last:
+                self.point()
+            else:
+                self.grid(depth + 1, self.f.const(0, "i64"), self.size(self.kernel.ranges[self.kernel.grid[depth + 1]].extent))
+
+        if r == self.vector:
+            carried = self.grid_reductions if not any(s.loops for s in self.kernel.stages) else []
+            self.vector_loop(r, low, high, [i for i in carried if not self.depends[i]], inside)
+        elif last and self.blocked:
+            middle = low + ((high - low) & -ROWS)
+            with self.looped(low, middle, ROWS, "rows", []) as loop, self.scope():
+                self.row_block(r, loop.index)
+            self.plain_loop(r, middle, high, [], inside, known=False)
+        else:
+            self.plain_loop(r, low, high, [], inside)
+
+    def row_block(self, r: int, base: Value) -> None:
+        """Several points of the grid at once: what they add to one array of partial results is added up first."""
+        k = self.kernel
+        rows = []
+        for q in range(ROWS):
+            scope = _Scope()
+            index = base + q if q else base
+            self.scopes.append(scope)
+            with self.at(r, index):
+                self.prepare(self.grid_set, k.stages)
+            self.scopes.pop()
+            rows.append((scope, index))
+        self.rows = (r, rows)
+        for stage in k.stages:
+            self.stage(stage)
+        self.rows = None
+
+    def scope_ranges(self, depth: int) -> frozenset[int]:
+        return frozenset(self.kernel.grid[:depth])
+
+    def all_stages(self) -> Sequence[Stage]:
+        return self.kernel.stages
+
+    def point(self) -> None:
+        """All stages at one point (or, where the vector range is in the grid, at a vector of points)."""
+        self.prepare(self.grid_set, self.kernel.stages)
+        for stage in self.kernel.stages:
+            self.stage(stage)
+
+    def stage(self, stage: Stage) -> None:
+        k = self.kernel
+        inner = [i for i in stage.body if k.values[i].op == "reduce" and not (self.grid_set & set(k.values[i].over))]
+        crossing = [i for i in stage.body if k.values[i].op == "reduce" and self.grid_set & set(k.values[i].over) and not self.depends[i]]
+        with self.scope():
+            for i in inner:
+                self.make_home(i)
+            self.loops(stage, 0, inner + crossing)
+            found = {i: self.take_home(i) for i in inner}
+        for i, values in found.items():
+            self.scopes[-1].values[i] = values
+
+    def loops(self, stage: Stage, depth: int, reductions: Sequence[int]) -> None:
+        done = self.grid_set | frozenset(stage.loops[:depth])
+        if depth == len(stage.loops):
+            self.block(stage, done)
+            return
+        self.prepare(done, [stage])
+        r = stage.loops[depth]
+        last = depth + 1 == len(stage.loops)
+        zero, extent = self.f.const(0, "i64"), self.size(self.kernel.ranges[r].extent)
+        carried = reductions if last else []
+
+        def inside() -> None:
+            self.loops(stage, depth + 1, reductions)
+
+        if r == self.vector:
+            self.vector_loop(r, zero, extent, carried, inside)
+        else:
+            self.plain_loop(r, zero, extent, carried, inside)
+
+    # -- one loop -----------------------------------------------------------------------------
+
+    def plain_loop(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None], known: bool = True) -> None:
+        extent = self.kernel.ranges[r].extent
+        if known and isinstance(extent, int) and r != self.outer and extent <= WRITTEN_OUT:
+            with self.written_out(carried):
+                for n in range(extent):
+                    with self.scope(), self.at(r, self.f.const(n, "i64")):
+                        inside()
+            return
+        with self.looped(low, high, 1, "ijklmnopq"[r] if r < 9 else "r", carried) as loop, self.scope(), self.at(r, loop.index):
+            inside()
+
+    def vector_loop(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None]) -> None:
+        """The loop along the lanes: groups of ``unroll`` vectors, then single vectors with a mask."""
+        f, w, u = self.f, self.lanes, self.unroll
+        extent = self.kernel.ranges[r].extent
+        if isinstance(extent, int) and r != self.outer:
+            whole, rest = divmod(extent, w)
+            groups, singles = divmod(whole, u)
+            if groups == 1 and singles + u <= WRITTEN_OUT:
+                groups, singles = 0, whole
+            if groups:
+                self._groups(r, f.const(0, "i64"), f.const(groups * u * w, "i64"), carried, inside)
+            with self.grouped(1), self.written_out(carried):
+                for n in range(singles):
+                    with self.scope(), self.at(r, f.const((groups * u + n) * w, "i64")):
+                        inside()
+                if rest:
+                    mask = f.vector([lane < rest for lane in range(w)], "i1")
+                    with self.scope(), self.at(r, f.const(whole * w, "i64"), mask):
+                        inside()
+            return
+        middle = low + ((high - low) & -(u * w))
+        self._groups(r, low, middle, carried, inside)
+        lanes = f.vector(range(w), "i64")
+        with self.grouped(1), self.looped(middle, high, w, "tail", carried) as loop:
+            mask = lanes.lt(high - loop.index)
+            with self.scope(), self.at(r, loop.index, mask):
+                inside()
+
+    def _groups(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None]) -> None:
+        with self.looped(low, high, self.unroll * self.lanes, "vec", carried) as loop, self.scope(), self.at(r, loop.index):
+            inside()
+
+    @contextmanager
+    def at(self, r: int, index: Value, mask: Value | None = None) -> Iterator[None]:
+        before, self.index[r] = self.index.get(r), index
+        old = self.mask
+        if r == self.vector:
+            self.mask = mask
+        yield
+        self.mask = old
+        if before is None:
+            del self.index[r]
+        else:
+            self.index[r] = before
+
+    @contextmanager
+    def grouped(self, group: int) -> Iterator[None]:
+        before, self.group = self.group, group
+        yield
+        self.group = before
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        self.scopes.append(_Scope())
+        yield
+        self.scopes.pop()
+
+    # -- instructions -------------------------------------------------------------------------
+
+    def value(self, i: int) -> list[Value]:
+        for scope in reversed(self.scopes):
+            found = scope.values.get(i)
+            if found is not None:
+                return found
+        raise AssertionError(f"%{i} of kernel {self.kernel.name} is not computed yet")
+
+    def known(self, i: int) -> bool:
+        return any(i in scope.values for scope in self.scopes)
+
+    def prepare(self, ranges: frozenset[int], stages: Sequence[Stage]) -> None:
+        """Write what depends on these ranges alone, before a deeper loop opens."""
+        if self.rows is not None:
+            ranges = ranges - {self.rows[0]}
+        for stage in stages:
+            for i in stage.body:
+                v = self.kernel.values[i]
+                if v.op in ("store", "reduce") or not self.depends[i] <= ranges or self.known(i):
+                    continue
+                if all(self.known(a) for a in v.args) and (v.index is None or all(self.known(a) for a, _ in v.index.gathers)):
+                    self.instruction(i, v)
+            for i in stage.body:
+                index = self.kernel.values[i].index
+                if index is not None:
+                    self.access.prepare(self.kernel.values[i].operand, index, ranges)
+
+    def block(self, stage: Stage, ranges: frozenset[int]) -> None:
+        """The innermost body."""
+        if self.rows is None:
+            for i, found in self.round(stage).items():
+                self.accumulate(i, found)
+            return
+        r, rows = self.rows
+        self.rows = None
+        parts: dict[int, list[list[Accumulator]]] = {}
+        for scope, index in rows:
+            self.scopes.append(scope)
+            with self.scope(), self.at(r, index):
+                for i, found in self.round(stage).items():
+                    parts.setdefault(i, []).append(found)
+            self.scopes.pop()
+        self.rows = (r, rows)
+        for i, several in parts.items():
+            v, dtype = self.kernel.values[i], self.operand_dtype(i)
+            while len(several) > 1:
+                half = len(several) // 2
+                several = [[reducing.combine(v.word, dtype, a, b) for a, b in zip(x, y, strict=True)]
+                           for x, y in zip(several[:half], several[half:], strict=True)]
+            self.accumulate(i, several[0])
+
+    def round(self, stage: Stage) -> dict[int, list[Accumulator]]:
+        """All instructions of a stage once; what each reduction takes."""
+        taken = {}
+        for i in stage.body:
+            v = self.kernel.values[i]
+            if v.op == "reduce":
+                taken[i] = self.contributed(i, v)
+            elif v.op == "store":
+                self.access.store(v, self.value(v.args[0]))
+            elif not self.known(i):
+                self.instruction(i, v)
+        return taken
+
+    def copies(self, i: int) -> int:
+        """How many vectors stand for a value: one, or ``group`` where it differs along the vector range."""
+        return self.group if self.vector in self.depends[i] else 1
+
+    def instruction(self, i: int, v: Instr) -> None:
+        f = self.f
+        wide = self.vector in self.depends[i]
+        lanes = self.lanes if wide else 0
+        if v.op == "load":
+            values = self.access.load(v, wide)
+        elif v.op == "literal":
+            values = [f.const(v.data, kind_of(v.dtype))]
+        elif v.op == "size":
+            values = [self.size(v.data)]
+        elif v.op == "range":
+            values = self.positions(v.over[0])
+        else:
+            args = [self.value(a) for a in v.args]
+            have = self.kernel.values[v.args[0]].dtype if v.word != "where" else self.kernel.values[v.args[1]].dtype
+            values = []
+            for n in range(self.copies(i)):
+                xs = [a[n] if len(a) > 1 else a[0] for a in args]
+                if lanes:
+                    xs = [f.splat(x, lanes) if not x.lanes else x for x in xs]
+                values.append(convert(xs[0], have, v.dtype) if v.op == "cast" else apply(v.word, have, v.dtype, xs))
+        self.scopes[-1].values[i] = values
+
+    def positions(self, r: int) -> list[Value]:
+        """A loop variable as a value."""
+        f = self.f
+        if r != self.vector:
+            return [self.index[r]]
+        lanes = f.vector(range(self.lanes), "i64")
+        base = f.splat(self.index[r], self.lanes)
+        return [base + lanes + n * self.lanes for n in range(self.group)]
+
+    # -- accumulators -------------------------------------------------------------------------
+
+    def contributed(self, i: int, v: Instr) -> list[Accumulator]:
+        xs = self.value(v.args[0])
+        if v.word in ("argmax", "argmin"):
+            return [self.placed(v, x, n) for n, x in enumerate(xs)]
+        return reducing.contributions(v.word, self.operand_dtype(i), xs)
+
+    def accumulate(self, i: int, news: Sequence[Accumulator]) -> None:
+        """One round of a reduction."""
+        v, dtype = self.kernel.values[i], self.operand_dtype(i)
+        if i in self.grid_reductions and self.depends[i]:
+            self.partials.take(i, v, dtype, news)
+            return
+        direct = i not in self.carried
+        accs = [self._load_home(i, n) for n in range(len(news))] if direct else self.carried[i]
+        for n, new in enumerate(news):
+            joined = reducing.combine(v.word, dtype, accs[n], new)
+            if self.mask is not None and new[0].lanes:
+                joined = tuple(select(self.mask, x, y) for x, y in zip(joined, accs[n], strict=True))
+            accs[n] = joined
+            if direct:
+                for x, name in zip(joined, self.homes[i][n], strict=True):
+                    self.f.line(f"store {x.type} {x.ref}, ptr {name}")
+
+    def placed(self, v: Instr, x: Value, n: int) -> Accumulator:
+        """A value with its position."""
+        if x.kind == "i1":
+            x = x.to("i8", signed=False)
+        at: Value | None = None
+        for r in v.over:  # the position within the ranges that are reduced, row-major
+            p = self.positions(r)
+            here = p[n] if len(p) > 1 else p[0]
+            if at is not None:
+                at = at * self.size(self.kernel.ranges[r].extent)
+                at = (at.like(here) if at.lanes and not here.lanes else here) + at if here.lanes or at.lanes else at + here
+            else:
+                at = here
+        assert at is not None
+        if x.lanes and not at.lanes:
+            at = self.f.splat(at, x.lanes)
+        return (x, at)
+
+    # -- after the grid -----------------------------------------------------------------------
+
+    def finish_function(self) -> None:
+        """After the grid: ``%chunk`` is the number of chunks."""
+        with self.scope():
+            self.prepare(frozenset(), self.kernel.finish)
+            for stage in self.kernel.finish:
+                with self.scope():
+                    self.finish_loops(stage, 0)
+
+    def finish_loops(self, stage: Stage, depth: int) -> None:
+        done = frozenset(stage.loops[:depth])
+        reductions = [i for i in self.grid_reductions if self._read_by(stage, i)]
+        for i in reductions:
+            if self.depends[i] == done and not self.known(i):
+                self.scopes[-1].values[i] = self.partials.joined(i)
+        if depth == len(stage.loops):
+            self.block(stage, done)
+            return
+        self.prepare(done, [stage])
+        r = stage.loops[depth]
+        zero, extent = self.f.const(0, "i64"), self.size(self.kernel.ranges[r].extent)
+
+        def inside() -> None:
+            self.finish_loops(stage, depth + 1)
+
+        if r == self.vector and depth + 1 == len(stage.loops):
+            self.vector_loop(r, zero, extent, [], inside)
+        else:
+            self.plain_loop(r, zero, extent, [], inside)
+
+    def _read_by(self, stage: Stage, i: int) -> bool:
+        return any(i in self.kernel.values[k].args for k in stage.body)
+
+    # -- choices ------------------------------------------------------------------------------
+
+    def _blocked(self) -> bool:
+        """Do points of the grid add to arrays, and nothing else that would have to wait for one of them?"""
+        k = self.kernel
+        kept = [i for i in self.grid_reductions if self.depends[i] and k.values[i].word not in ("argmax", "argmin")]
+        return bool(kept) and len(kept) == sum(v.op == "reduce" for v in k.values) and not any(o.mode == "temp" for o in k.operands) \
+            and len(k.stages) == 1 and len(k.values) <= 24
+
+    def _unroll(self) -> int:
+        """Vectors side by side: enough to hide latency, few enough for the registers."""
+        k = self.kernel
+        reducing_ = any(v.op == "reduce" for v in k.values)
+        work = sum(OPS[v.word].flops if v.op == "apply" else 1.0 for v in k.values if v.op in ("apply", "load", "cast"))
+        wide = max((v.dtype.itemsize for v in k.values), default=4) * self.lanes * 8 // self.target.bits
+        if work > 60 or wide > 2:
+            return 1
+        if reducing_ and work <= 12:
+            return 4
+        return 2
+
+
+def _lanes(kernel: Kernel, target: Target) -> int:
+    """Lanes of a vector: a full register of the narrowest numbers that are computed with, of 4 bytes at least where some are wider."""
+    sizes = {4 if v.dtype.name in ("float16", "bfloat16") else v.dtype.itemsize for v in kernel.values if v.dtype.kind != "b"}
+    if not sizes:
+        return target.bits // 8
+    narrow = min(sizes) if max(sizes) < 4 else min(s for s in sizes if s >= 4)
+    return target.bits // (8 * narrow)
+
+
+def emit_kernel(kernel: Kernel, target: Target, name: str) -> Code:
+    """The code of a kernel, as functions ``name`` and ``name_finish``."""
+    emitter = Emitter(kernel, target, name)
+    return tiles.emit(emitter) or emitter.emit()

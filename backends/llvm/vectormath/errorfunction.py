@@ -1,0 +1,168 @@
+"""erf, erfc and erfinv, for f32 and f64 lanes.
+
+erf is a polynomial on each of 32 (f32) or 16 (f64) intervals, whose coefficients come out of registers
+(``Body.lookup``); f32 without such registers but with an FMA has a way without tables.  erfc(x) for x > 0 is exp(-x^2) times a function that falls slowly, so that results
+are right relative to themselves down to the smallest subnormal; erfc(-x) = 2 - erfc(x).  erfinv is a
+polynomial in x^2 in the middle and one in log(1 - |x|) outside.  The f32 forms of erfc and erfinv are
+computed in f64 with shorter polynomials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.backends.llvm.values import Value, copysign, select
+from graphc.backends.llvm.vectormath.common import (
+    MAGIC,
+    exponent_bits,
+    fast_two_sum,
+    has_fma,
+    integer_of,
+    muladd,
+    per_register,
+    piecewise,
+    polynomial,
+    power_of_two,
+    registers512,
+    round_to_float,
+    scale_by_power_of_two,
+    two_product,
+)
+from graphc.backends.llvm.vectormath.errortables import ERF_F32, ERF_F64, ERF_STEP, ERFCX, ERFCX_CENTER, ERFINV, ERFINV_CENTER
+from graphc.backends.llvm.vectormath.logarithm import log
+
+__all__ = ["FUNCTIONS", "erf", "erfc", "erfinv"]
+
+LOG2E = 1.4426950408889634
+#: ln 2 as a sum; the first has 42 bits, so that its product with a whole number below 2^11 is exact
+LN2 = (0.6931471805598903, 5.497923018708371e-14)
+#: (e^r - 1 - r) / r^2, |r| <= ln2/2; error relative to e^r 2^-28.3 and 2^-57.9
+EXPONENTIAL = {
+    "f32": (0.4999999345039847, 0.16666520669233675, 0.04166838733134403, 0.008368712142503558, 0.0013814629505463653),
+    "f64": (0.5000000000000011, 0.16666666666666438, 0.04166666666652577, 0.008333333333473626, 0.0013888888944873265,
+            0.0001984126956100288, 2.480149172797643e-05, 2.7557529664262505e-06, 2.7630764097738775e-07, 2.5020516877514163e-08)}
+#: erf in f32 without tables: erf(x) / x - 1 in x^2, x <= 0.95, error 2^-30.0; log2 erfc(x) in x, 0.95 <= x <= 3.97, error relative
+#: to erf 2^-27.9; (2^r - 1) / r, |r| <= 1/2, error relative to 2^r 2^-23.3, which counts at most a fifth
+ERF_LOW = (0.12837916612625122, -0.3761262893676758, 0.11283625662326813, -0.026855740696191788, 0.0051924604922533035, -0.0008050805772654712,
+           8.002787217264995e-05)
+ERF_HIGH = (-0.0003531973925419152, -1.6266019344329834, -0.9197438359260559, -0.14952021837234497, 0.03186512738466263,
+            -0.004340238869190216, 0.0002775943139567971)
+EXP2 = (0.6931470036506653, 0.2402222454547882, 0.05550651624798775, 0.009672464802861214, 0.0013298885896801949)
+#: exp(x^2) erfc(x) (x + 3) in t = (x - 3) / (x + 3), 0 <= x <= 10.6; error 2^-28.6
+SCALED_F32 = (1.0740069080683432, -0.883394491813447, 0.590228271621195, -0.31046585770365065, 0.11952950202524935, -0.026840744122804534,
+              -0.0012289206899427087, 0.003081245647554248, -0.0004785138608660359, -0.0003228972346506924)
+#: erfinv(x) / x - 1 in x^2, |x| <= 1/2; error relative to erfinv(x) / x 2^-30.3 and 2^-57.9
+INVERSE_MIDDLE = {
+    "f32": (-0.1137730738606877, 0.23201340335668347, 0.12757254912376678, 0.08617318705962197, 0.06907412687700783, 0.029484207161999603,
+            0.09797773019419838),
+    "f64": (-0.11377307454724199, 0.2320136665346596, 0.12755617530429492, 0.08655212937228518, 0.06495961090839726, 0.05173149582639776,
+            0.04283239823421804, 0.036525002854711754, 0.031129763948137375, 0.03167532232906323, 0.008151456251158335, 0.074135499314306,
+            -0.07700544710779522, 0.11370398772364866)}
+
+
+def low_bits(x: Value, integer: Value, n: int) -> Value:
+    """``integer % n`` as an index into a table for ``x``; a permutation of registers reads no other bits, so there nothing is needed."""
+    return integer if registers512(x) else integer & (n - 1)
+
+
+def erf_without_tables(a: Value) -> Value:
+    """erf a of f32 lanes, 0 <= a <= 3.97, where gathering coefficients from memory would cost more than computing."""
+    low = muladd(a, polynomial(a * a, ERF_LOW), a)
+    y = polynomial(a, ERF_HIGH)
+    shifted = y + MAGIC["f32"]
+    r = y - (shifted - MAGIC["f32"])
+    power = exponent_bits(integer_of(shifted))  # its high bits are shifted out
+    high = 1.0 - muladd(r * polynomial(r, EXP2), power, power)
+    return select(a.gt(0.95), high, low)
+
+
+@per_register
+def erf(x: Value) -> Value:
+    """erf x.  Each interval's constant term is rounded and so is the sum: hardly more than 1 ULP."""
+    end, table = (3.97, ERF_F32) if x.kind == "f32" else (5.93, ERF_F64)
+    step = ERF_STEP[x.kind]
+    a = x.abs()
+    a = a.like(end).minimum(a)  # from here on erf is 1; NaN stays
+    if x.kind == "f32" and not registers512(x) and has_fma(x.f):
+        return copysign(erf_without_tables(a), x)
+    shifted = muladd(a, 1.0 / step, MAGIC[x.kind])
+    n = shifted - MAGIC[x.kind]
+    index = low_bits(x, integer_of(shifted), len(table[0]))
+    d = muladd(n, -step, a)
+    tail = piecewise(index, f"erf_{x.kind}_", table[1:], d)
+    # the first interval has erf d - d: near 0 the sum's rounding is then the only one that counts
+    start = select(n.eq(0.0), a, x.f.lookup(f"erf_{x.kind}_start", table[0], index, x.kind))
+    return copysign(muladd(d, tail, start), x)
+
+
+@per_register
+def erfc_f64(x: Value) -> Value:
+    a = x.abs()
+    a = a.like(28.0).minimum(a)  # erfc is 0 from 27.3 on; NaN stays
+    index = low_bits(x, (a + 2.0).bitcast("i64").lshr(50), 16)
+    d = a - a.f.lookup("erfcx_center", ERFCX_CENTER, index, "f64")
+    start = a.f.lookup("erfcx_start", ERFCX[0], index, "f64")
+    high, low = fast_two_sum(start, d * piecewise(index, "erfcx", ERFCX[1:], d))
+    # e^-(square + miss) = 2^n (1 + r + q), r + rest the reduced argument
+    square, miss = two_product(a, a)
+    n = round_to_float(square * -LOG2E)
+    first = muladd(n, -LN2[0], -square)  # exact
+    more = muladd(n, -LN2[1], -miss)
+    r = first + more
+    rest = (first - r) + more
+    q = muladd(r * r, polynomial(r, EXPONENTIAL["f64"]), rest)
+    part, part_low = two_product(high, r)
+    total, error = fast_two_sum(high, part)
+    tail = error + (part_low + muladd(high, q, muladd(low, r, low)))
+    right = scale_by_power_of_two(total + tail, n)
+    # where x < 0 the result is 2 less this, which is a normal number there
+    return select(x.lt(0.0), 2.0 - right, right)
+
+
+def erfc_f32(x: Value) -> Value:
+    wide = x.to("f64")
+    a = wide.abs()
+    a = a.like(10.6).minimum(a)
+    square = a * a
+    n = round_to_float(square * -LOG2E)
+    r = muladd(n, -(LN2[0] + LN2[1]), -square)
+    e = muladd(r * r, polynomial(r, EXPONENTIAL["f32"]), r + 1.0)
+    q = 1.0 / (a + 3.0)
+    right = e * power_of_two(n) * (q * polynomial((a - 3.0) * q, SCALED_F32))
+    return select(wide.lt(0.0), 2.0 - right, right).to("f32")
+
+
+def erfc(x: Value) -> Value:
+    """1 - erf x, right relative to itself where it is tiny."""
+    return erfc_f32(x) if x.kind == "f32" else erfc_f64(x)
+
+
+def inverse(x: Value, form: str) -> Value:
+    """erfinv of f64 lanes, with the polynomials for results in ``form``."""
+    a = x.abs()
+    middle = muladd(a, polynomial(a * a, INVERSE_MIDDLE[form]), a)
+    w = -log(1.0 - a.like(0.5).maximum(a))  # the difference is exact; nan beyond 1
+    index = w.bitcast("i64").lshr(51) - (0x3FE << 1)
+    if not registers512(x):  # an infinite or NaN w must not read beyond the table
+        index = index.like(13).minimum(index.like(0).maximum(index))
+    d = w - x.f.lookup("erfinv_centre", ERFINV_CENTER, index, "f64")
+    outside = piecewise(index, f"erfinv_{form}_", ERFINV[form], d)
+    return copysign(select(a.eq(1.0), w, select(a.le(0.5), middle, outside)), x)
+
+
+@per_register
+def erfinv_f64(x: Value) -> Value:
+    return inverse(x, "f64")
+
+
+@per_register
+def erfinv_short(x: Value) -> Value:
+    return inverse(x, "f32")
+
+
+def erfinv(x: Value) -> Value:
+    """The inverse of erf: infinite at -1 and 1, nan beyond."""
+    return erfinv_short(x.to("f64")).to("f32") if x.kind == "f32" else erfinv_f64(x)
+
+
+FUNCTIONS: dict[str, Callable[..., Value]] = {"erf": erf, "erfc": erfc, "erfinv": erfinv}

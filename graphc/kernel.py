@@ -1,0 +1,331 @@
+"""The program: what a graph becomes before it is code.  One page.
+
+    Program     arrays, steps, roots: what one call does
+    Slab        a place in memory: an argument, a constant, a part of the arena, a result
+    View        how a value lies in a slab: offset, shape and strides, in elements
+    Launch      a kernel run on slabs
+    Product     a matrix product of two views
+    CallOut     an op that is run by its own NumPy ``forward``
+    Kernel      a loop nest: ranges, operands, instructions, stages
+
+A kernel computes for every point of its ``grid``, one after the other or on several threads, its
+``stages``; each stage is a loop nest of its own around a list of instructions:
+
+    kernel softmax(x: in f32[n*m], y: out f32[n*m])
+      grid i < n
+        for j < m
+          %0 = f32 load x[i*m + j]
+          %1 = f32 reduce max %0 over j
+        for j < m
+          %2 = f32 load x[i*m + j]
+          %3 = f32 sub %2, %1
+          ...
+
+A value depends on some of the ranges.  What a stage reduces over all of its loops is a value of the
+grid's point: later stages read it.  What is reduced over ranges of the grid is known after the grid, in the
+stages of ``finish``.  An access is affine in the ranges: views (transposition, slices, broadcasting)
+are strides, and cost nothing.  All sizes and strides are formulas of the dims (graphc/dims.py).
+
+Order of a reduction: see ``Kernel.tree``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphc import dims
+from graphc.dims import Size, Symbol
+from graphc.errors import UNKNOWN, Origin
+from graphc.ir import Graph, Node, Var
+
+__all__ = [
+    "PLACES", "REDUCTIONS", "CallOut", "Index", "Instr", "Kernel", "Launch", "Operand", "Product", "Program", "Range", "Slab", "Stage",
+    "View", "contiguous", "element_count", "value_ranges",
+]
+
+DType = np.dtype[Any]
+
+#: what a reduction may be: the value of an empty one is its identity (max and min have none for integers but the ends of the dtype)
+REDUCTIONS = ("sum", "prod", "max", "min", "all", "any", "argmax", "argmin")
+
+
+class Range(NamedTuple):
+    """A loop variable that runs from 0 to ``extent`` - 1."""
+
+    name: str
+    extent: Size
+
+
+class Operand(NamedTuple):
+    """An array that a kernel reads or writes: dense, ``size`` elements.
+
+    ``mode``: "in"; "out"; "temp": scratch memory of one point of the grid, which a later stage reads.
+    An "out" operand may be the same memory as an "in" operand only if ``alias`` names that one, and then each
+    element is read, for the last time, at the point and stage where it is written.
+    """
+
+    name: str
+    dtype: DType
+    mode: str
+    size: Size
+    alias: int = -1
+
+
+class Index(NamedTuple):
+    """Where in an operand: ``offset`` + sum of stride * range + sum of stride * value, in elements."""
+
+    offset: Size
+    terms: tuple[tuple[int, Size], ...]  # (range, stride), in the order of the ranges; no stride is 0
+    gathers: tuple[tuple[int, Size], ...] = ()  # (value, stride): positions read from an integer value
+
+
+class Instr(NamedTuple):
+    """One instruction; it is named by its position in ``Kernel.values``.
+
+    load      operand, index                 the element there, in the operand's dtype
+    store     operand, index, args[0]        no value
+    reduce    args[0], over, word            ``word`` of REDUCTIONS along the ranges ``over``
+    range     over[0]                        the loop variable itself, int64
+    size      data (a Size)                  int64
+    literal   data (a number)                in ``dtype``
+    cast      args[0]                        to ``dtype``
+    apply     args, word                     an elementwise op by its name in graphc.ops
+    """
+
+    op: str
+    dtype: DType
+    args: tuple[int, ...] = ()
+    operand: int = -1
+    index: Index | None = None  # type: ignore[assignment]  # not tuple.index
+    over: tuple[int, ...] = ()
+    word: str = ""
+    data: Any = None
+
+
+class Stage(NamedTuple):
+    """A loop nest: ``loops`` are ranges, outermost first; ``body`` are positions of instructions, in order."""
+
+    loops: tuple[int, ...]
+    body: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loop nest.
+
+    Args:
+        name: for people; not part of what the kernel is.
+        ranges: all loop variables.
+        grid: the ranges of the outer loops, outermost first; the first one is cut into chunks for threads.
+        operands: arrays, in the order in which a Launch gives them.
+        values: all instructions.
+        stages: what is done at each point of the grid, in order.
+        finish: what is done once after the grid, with the reductions over the grid.
+        vector: the range whose elements lie side by side in a vector register; -1: none.
+
+    The tree of a reduction.  Along the vector range, lane l of a vector of w lanes takes elements l, l + w, ... of
+    ``unroll`` vectors in turn; vectors are joined in halves, then lanes in halves.  Along other ranges: in order.
+    Over the grid: chunk by chunk, then the chunks in order.  Widths and chunks depend on sizes and the
+    target only, never on the number of threads.
+    """
+
+    name: str
+    ranges: tuple[Range, ...]
+    grid: tuple[int, ...]
+    operands: tuple[Operand, ...]
+    values: tuple[Instr, ...]
+    stages: tuple[Stage, ...]
+    finish: tuple[Stage, ...] = ()
+    vector: int = -1
+
+    def sizes(self) -> Iterator[Size]:
+        """Every size and stride in it, in a fixed order, with repeats."""
+        for r in self.ranges:
+            yield r.extent
+        for o in self.operands:
+            yield o.size
+        for v in self.values:
+            if v.index is not None:
+                yield v.index.offset
+                for _, stride in (*v.index.terms, *v.index.gathers):
+                    yield stride
+            if v.op == "size":
+                yield v.data
+
+
+def value_ranges(kernel: Kernel) -> list[frozenset[int]]:
+    """For each instruction the ranges that its value depends on."""
+    found: list[frozenset[int]] = []
+    for v in kernel.values:
+        own: set[int] = set()
+        for a in v.args:
+            own |= found[a]
+        if v.index is not None:
+            own.update(r for r, _ in v.index.terms)
+            for a, _ in v.index.gathers:
+                own |= found[a]
+            if kernel.operands[v.operand].mode == "temp":
+                own.update(kernel.grid)  # each point of the grid has its own
+        if v.op == "range":
+            own.add(v.over[0])
+        elif v.op == "reduce":
+            own.difference_update(v.over)
+        found.append(frozenset(own))
+    return found
+
+
+# ---- programs -----------------------------------------------------------------------------------
+
+PLACES = ("argument", "constant", "arena", "output", "fresh")
+
+
+class Slab:
+    """A dense array of the program, C order.
+
+    Args:
+        id: its position in ``Program.slabs``.
+        dtype, shape: what it holds; ``shape`` may name symbols that a CallOut finds out.
+        place: "argument": the caller's or a shared variable's, never written; "constant": the program's, never
+            written; "arena": part of the arena at ``offset``; "output": memory of its own, given away at the end;
+            "fresh": made by a CallOut.
+        name: for people.
+        var: the variable of the graph whose value it is, if there is one.
+        data: the array of a constant.
+        first, last: the steps that write it first and read it last; -1 for what is there when the call begins.
+        offset: where in the arena it begins, in bytes, as a formula.
+        inplace: the id of the slab whose memory it takes over, -1 if none.
+    """
+
+    __slots__ = ("data", "dtype", "first", "id", "inplace", "last", "name", "offset", "place", "shape", "var")
+
+    def __init__(self, id: int, dtype: DType, shape: tuple[Size, ...], place: str, name: str = "", var: Var | None = None,
+                 data: Any = None) -> None:
+        self.id, self.dtype, self.shape, self.place, self.name, self.var, self.data = id, dtype, shape, place, name, var, data
+        self.first = self.last = -1
+        self.offset: Size = 0
+        self.inplace = -1
+
+    @property
+    def elements(self) -> Size:
+        return dims.product(self.shape)
+
+    @property
+    def nbytes(self) -> Size:
+        return self.elements * self.dtype.itemsize
+
+
+class View(NamedTuple):
+    """A value as it lies in a slab: element (i, j, ...) at ``offset + i*strides[0] + j*strides[1] + ...``, in elements."""
+
+    slab: int
+    shape: tuple[Size, ...]
+    strides: tuple[Size, ...]
+    offset: Size = 0
+
+
+class Launch(NamedTuple):
+    """``kernel`` run on ``slabs``, one for each of its operands (-1 for a "temp")."""
+
+    kernel: Kernel
+    slabs: tuple[int, ...]
+    origin: Origin = UNKNOWN
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return tuple(s for s, o in zip(self.slabs, self.kernel.operands, strict=True) if o.mode == "in")
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        return tuple(s for s, o in zip(self.slabs, self.kernel.operands, strict=True) if o.mode == "out")
+
+
+class Product(NamedTuple):
+    """``out[..., i, j] = sum over k of a[..., i, k] * b[..., k, j]``; leading axes are equal (stride 0 where broadcast).
+
+    ``scratch`` is a slab for the packed ``b`` where its rows are not contiguous, -1 where none is needed.
+    """
+
+    a: View
+    b: View
+    out: View
+    scratch: int = -1
+    origin: Origin = UNKNOWN
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (self.a.slab, self.b.slab)
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        return (self.out.slab, *((self.scratch,) if self.scratch >= 0 else ()))
+
+
+class CallOut(NamedTuple):
+    """``node`` run by its NumPy ``forward``; its results are "fresh" slabs.
+
+    ``found``: (symbol, result, axis) for the sizes that are known only once it has run.
+    """
+
+    node: Node
+    inputs: tuple[View, ...]
+    outputs: tuple[int, ...]
+    found: tuple[tuple[Symbol, int, int], ...] = ()
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return tuple(v.slab for v in self.inputs)
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        return self.outputs
+
+    @property
+    def origin(self) -> Origin:
+        return self.node.origin
+
+
+Step = Launch | Product | CallOut
+
+
+@dataclass
+class Program:
+    """What one call does: ``steps`` in order; ``roots`` are the slabs of the graph's outputs, then of its new state.
+
+    ``arguments`` are the slabs of the graph's inputs, then of its shared variables.  Every root is an "output" or
+    "fresh" slab of its own.  ``arena`` is the size of the arena in bytes.  ``guards`` are formulas that are 0 in
+    every call whose sizes the program is for; ``checks`` are slabs of one bool that are False after every run that
+    met no wrong data.  Where one is not, the careful evaluation of the graph says what is wrong.
+    """
+
+    graph: Graph
+    name: str
+    slabs: list[Slab] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    arguments: tuple[int, ...] = ()
+    roots: tuple[int, ...] = ()
+    arena: Size = 0
+    guards: tuple[Size, ...] = ()
+    checks: tuple[int, ...] = ()
+
+    def slab(self, dtype: DType, shape: Sequence[Size], place: str, name: str = "", var: Var | None = None, data: Any = None) -> int:
+        """A new slab: its id."""
+        self.slabs.append(Slab(len(self.slabs), dtype, tuple(shape), place, name, var, data))
+        return len(self.slabs) - 1
+
+
+def contiguous(shape: Sequence[Size]) -> tuple[Size, ...]:
+    """The strides of a dense array in C order, in elements."""
+    strides: list[Size] = []
+    step: Size = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step = step * size
+    return tuple(reversed(strides))
+
+
+def element_count(shape: Sequence[Size]) -> Size:
+    return dims.product(shape)

@@ -1,0 +1,360 @@
+"""``verify_kernel``: is a kernel sound?  ``verify_program``: is a program?
+
+Of a kernel (kernel_form.py, kernel_accesses.py):
+
+    form        every instruction is what graphc/kernel.py says, in dtypes that fit; what it reads was computed before, in
+                the same stage or at the same point of the grid; stages loop over ranges that the grid does not have
+    reductions  run over all loops of their stage that their operand depends on, or over the whole grid; their results
+                are read in later stages, those over the grid in ``finish`` alone
+    accesses    stay inside their operands; no two points write different values to one element; no loop around a store is
+                empty while the element is there; two stores of an operand write different elements; a temp is read
+                where it was written; memory that an output shares with an input is read, for the last time, at
+                the point where it is written
+
+Of a program:
+
+    steps       read what is there already, write neither arguments nor constants, and use no size before it is found out
+    operands    are as large as their slabs, views stay inside theirs, products fit
+    checks      are single bools, and guards are known when a call begins
+    memory      of two arena slabs that are needed at one time is never the same, but where a kernel overwrites one with
+                the other (``Slab.inplace``)
+    roots       are output or fresh slabs of their own, each written by one step
+
+Accesses, sizes and places in the arena are checked in numbers: see kernel_numbers.py.  A position that is gathered
+is known where it is computed from ranges, sizes and literals; else it is the program's business, and what reads
+by it is trusted.  Nothing may be stored at a gathered position: two points might write one element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from graphc import dims
+from graphc.dims import Size, Symbol
+from graphc.errors import UNKNOWN, Origin, VerificationError
+from graphc.ir import Relation
+from graphc.kernel import PLACES, CallOut, Kernel, Launch, Product, Program, Slab, Step, View
+from graphc.kernel_accesses import Accesses
+from graphc.kernel_form import Form
+from graphc.kernel_numbers import Env, samples
+
+__all__ = ["verify_kernel", "verify_program"]
+
+
+def verify_kernel(kernel: Kernel, relations: Sequence[Relation] = (), where: Origin = UNKNOWN, envs: Sequence[Env] | None = None) -> None:
+    """Raise VerificationError if the kernel is not sound.
+
+    Args:
+        relations: what the symbols satisfy, without which sizes may seem to disagree.
+        where: the user's line, for the message.
+        envs: the choices of symbols to check at, if they are known already.
+    """
+    form = Form(kernel, where)
+    form.check()
+    if envs is None:
+        envs = samples(kernel.sizes(), [*(r.extent for r in kernel.ranges), *(o.size for o in kernel.operands)], relations)
+    for env in envs:
+        Accesses(form, env).check()
+
+
+def verify_program(program: Program, planned: bool = True) -> None:
+    """Raise VerificationError, naming the step and the user's line, if the program is not sound.
+
+    ``planned``: do slabs have their places in the arena already?
+    """
+    _Program(program).check(planned)
+
+
+class _Program:
+    def __init__(self, program: Program) -> None:
+        self.program, self.slabs = program, program.slabs
+        self.where, self.label = UNKNOWN, f"program {program.name}"
+        self.writers: list[list[int]] = [[] for _ in program.slabs]
+        self.readers: list[list[int]] = [[] for _ in program.slabs]
+        self.known: set[Symbol] = set()  # data symbols that a step has found out
+        relations = [*(r for r, _ in program.graph.relations), *(Relation("equal", guard, 0) for guard in program.guards)]
+        counts = [size for s in self.slabs for size in s.shape]
+        rest = [*(s.offset for s in self.slabs), program.arena]
+        for step in program.steps:
+            if isinstance(step, Launch):
+                counts += [*(r.extent for r in step.kernel.ranges), *(o.size for o in step.kernel.operands)]
+            rest += self.sizes(step)
+        self.envs = samples(rest, counts, relations)
+
+    def fail(self, message: str) -> NoReturn:
+        raise VerificationError(f"{self.label}: {message}", self.where)
+
+    def check(self, planned: bool) -> None:
+        for k, slab in enumerate(self.slabs):
+            self.slab(k, slab)
+        self.arguments()
+        checked: set[int] = set()
+        for i, step in enumerate(self.program.steps):
+            what = step.kernel.name if isinstance(step, Launch) else step.node.op.name if isinstance(step, CallOut) else "product"
+            self.label, self.where = f"program {self.program.name}, step {i} ({what})", step.origin
+            self.step(i, step)
+            if isinstance(step, Launch):
+                if id(step.kernel) not in checked:
+                    verify_kernel(step.kernel, where=step.origin, envs=self.envs)
+                    checked.add(id(step.kernel))
+                self.launch(step)
+            elif isinstance(step, Product):
+                self.product(step)
+            else:
+                self.call_out(step)
+            self.note(i, step)
+        self.label, self.where = f"program {self.program.name}", UNKNOWN
+        self.roots()
+        self.checks()
+        self.taken_over()
+        if planned:
+            self.memory()
+
+    # -- slabs --------------------------------------------------------------------------------
+
+    def text(self, slab: int) -> str:
+        s = self.slabs[slab]
+        return f"slab {s.id} ({s.name or 'nameless'}: {s.dtype}[{', '.join(map(dims.size_text, s.shape))}], {s.place})"
+
+    def slab(self, k: int, s: Slab) -> None:
+        if s.id != k or s.place not in PLACES:
+            self.fail(f"slab {k} says that it is {s.id}, in place {s.place!r}")
+        if (s.place == "constant") != (s.data is not None):
+            self.fail(f"{self.text(k)}: constants have data, others have none")
+        if s.data is not None and (s.data.dtype != s.dtype or s.data.size != s.elements or not s.data.flags.c_contiguous):
+            self.fail(f"{self.text(k)}: its data is {s.data.dtype}{list(s.data.shape)}; it lies dense and is of the slab's dtype and size")
+
+    def arguments(self) -> None:
+        graph, given = self.program.graph, self.program.arguments
+        leaves = (*graph.inputs, *graph.shared)
+        if len(given) != len(leaves) or len(set(given)) != len(given):
+            self.fail(f"{len(set(given))} arguments; the graph has {len(leaves)}")
+        for a, v in zip(given, leaves, strict=True):
+            if not 0 <= a < len(self.slabs):
+                self.fail(f"there is no slab {a}")
+            s = self.slabs[a]
+            if s.place != "argument" or s.dtype != v.type.dtype or s.shape != v.type.shape:
+                self.fail(f"{self.text(a)} is no place for the argument {v.describe()}")
+        for s in self.slabs:
+            if s.place == "argument" and s.id not in given:
+                self.fail(f"{self.text(s.id)} is no argument of the graph")
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def sizes(self, step: Step) -> Iterator[Size]:
+        if isinstance(step, Launch):
+            yield from step.kernel.sizes()
+        for v in step.inputs if isinstance(step, CallOut) else (step.a, step.b, step.out) if isinstance(step, Product) else ():
+            yield from (v.offset, *v.shape, *v.strides)
+
+    def step(self, i: int, step: Step) -> None:
+        """What steps of any kind must not do."""
+        found = {s for s, _, _ in step.found} if isinstance(step, CallOut) else set()
+        if isinstance(step, Launch) and len(step.slabs) != len(step.kernel.operands):
+            self.fail(f"{len(step.slabs)} slabs for {len(step.kernel.operands)} operands")
+        slabs = step.slabs if isinstance(step, Launch) else (*step.reads, *step.writes)
+        for s in slabs:
+            if not -1 <= s < len(self.slabs):
+                self.fail(f"there is no slab {s}")
+        for s in step.reads:
+            if s < 0 or (not self.writers[s] and self.slabs[s].place not in ("argument", "constant")):
+                self.fail(f"it reads {self.text(s) if s >= 0 else 'no slab'}, which is not written yet")
+        places = ("fresh",) if isinstance(step, CallOut) else ("arena", "output")
+        for s in step.writes:
+            if s < 0 or self.slabs[s].place not in places:
+                self.fail(f"it writes to {self.text(s) if s >= 0 else 'no slab'}; it may write to {' and '.join(places)} slabs")
+        if len(set(step.writes)) != len(step.writes):
+            self.fail("it writes to one slab twice")
+        for size in (*self.sizes(step), *(size for s in slabs if s >= 0 for size in self.slabs[s].shape)):
+            for symbol in dims.symbols(size):
+                if symbol.kind == "data" and symbol not in self.known | found:
+                    self.fail(f"it needs the size {symbol}, which no step has found out by then")
+
+    def note(self, i: int, step: Step) -> None:
+        for s in step.reads:
+            self.readers[s].append(i)
+        for s in step.writes:
+            self.writers[s].append(i)
+        if isinstance(step, CallOut):
+            self.known |= {s for s, _, _ in step.found}
+
+    def launch(self, step: Launch) -> None:
+        for s, o in zip(step.slabs, step.kernel.operands, strict=True):
+            if (s < 0) != (o.mode == "temp"):
+                self.fail(f"operand {o.name} is {o.mode}: a slab belongs to each operand that is no temp")
+            if s < 0:
+                continue
+            if self.slabs[s].dtype != o.dtype:
+                self.fail(f"operand {o.name} is {o.dtype}; {self.text(s)} is not")
+            self.agree(o.size, self.slabs[s].elements, f"operand {o.name} has {{}} elements, {self.text(s)} has {{}}")
+            if o.mode == "out" and s in step.reads and step.reads.count(s) != sum(
+                    step.slabs[k] == s for k in (o.alias,) if k >= 0):
+                self.fail(f"it reads and writes {self.text(s)}, and operand {o.name} does not say so")
+
+    def product(self, step: Product) -> None:
+        a, b, out = step.a, step.b, step.out
+        if {len(v.shape) for v in (a, b, out)} != {len(out.shape)} or len(out.shape) < 2:
+            self.fail(f"views of ranks {len(a.shape)}, {len(b.shape)} and {len(out.shape)}: one rank of at least 2 expected")
+        if len({self.slabs[v.slab].dtype for v in (a, b, out)}) != 1:
+            self.fail("operands and result are of one dtype")
+        for v, what in ((a, "operand 0"), (b, "operand 1"), (out, "the result")):
+            self.view(v, what)
+            for k, size in enumerate(out.shape[:-2]):
+                self.agree(v.shape[k], size, f"axis {k} of {what} has size {{}}, of the result {{}}")
+        self.agree(a.shape[-2], out.shape[-2], "{} rows times something give {} rows")
+        self.agree(a.shape[-1], b.shape[-2], "{} columns meet {} rows")
+        self.agree(b.shape[-1], out.shape[-1], "something times {} columns gives {} columns")
+        if set(step.reads) & set(step.writes):
+            self.fail("it writes to what it reads")
+        for env in self.envs:
+            if not _distinct(out, env):
+                self.fail("two elements of the result lie in one place")
+            if step.scratch >= 0 and self.number(self.slabs[step.scratch].elements, env) < self.number(b.shape[-2] * b.shape[-1], env):
+                self.fail(f"{self.text(step.scratch)} is too small for operand 1")
+        if step.scratch >= 0 and self.slabs[step.scratch].dtype != self.slabs[b.slab].dtype:
+            self.fail(f"{self.text(step.scratch)} is of another dtype than operand 1")
+
+    def call_out(self, step: CallOut) -> None:
+        node = step.node
+        if len(step.inputs) != len(node.inputs) or len(step.outputs) != len(node.outputs):
+            self.fail(f"{len(step.inputs)} operands, {len(step.outputs)} results; the node {node!r} has others")
+        for k, (view, v) in enumerate(zip(step.inputs, node.inputs, strict=True)):
+            self.view(view, f"operand {k}")
+            if self.slabs[view.slab].dtype != v.type.dtype or len(view.shape) != v.type.ndim:
+                self.fail(f"operand {k} is {self.slabs[view.slab].dtype} of rank {len(view.shape)}; the node takes {v.type}")
+        for s, v in zip(step.outputs, node.outputs, strict=True):
+            if self.slabs[s].dtype != v.type.dtype or len(self.slabs[s].shape) != v.type.ndim:
+                self.fail(f"{self.text(s)} is no place for {v.type}")
+        for symbol, k, axis in step.found:
+            shape = self.slabs[step.outputs[k]].shape if 0 <= k < len(step.outputs) else ()
+            if not 0 <= axis < len(shape) or not _is_symbol(shape[axis], symbol):
+                self.fail(f"it finds out {symbol} as axis {axis} of result {k}, which has another size")
+            if symbol in self.known:
+                self.fail(f"it finds out {symbol}, which was known before")
+
+    def view(self, v: View, what: str) -> None:
+        if len(v.strides) != len(v.shape):
+            self.fail(f"{what} has {len(v.shape)} axes and {len(v.strides)} strides")
+        for env in self.envs:
+            shape = [self.number(s, env) for s in v.shape]
+            if 0 in shape:
+                continue
+            low = high = self.number(v.offset, env)
+            for n, stride in zip(shape, v.strides, strict=True):
+                reach = (n - 1) * self.number(stride, env)
+                low, high = low + min(reach, 0), high + max(reach, 0)
+            size = self.number(self.slabs[v.slab].elements, env)
+            if low < 0 or high >= size:
+                self.fail(f"{what} is a view of the elements {low} to {high} of {self.text(v.slab)}, which has {size}{_at(env)}")
+
+    def agree(self, a: Size, b: Size, message: str) -> None:
+        if a == b:
+            return
+        for env in self.envs:
+            x, y = self.number(a, env), self.number(b, env)
+            if x != y:
+                self.fail(message.format(x, y) + _at(env))
+
+    def number(self, size: Size, env: Env) -> int:
+        return size if isinstance(size, int) else dims.evaluate(size, env)
+
+    # -- the whole ----------------------------------------------------------------------------
+
+    def roots(self) -> None:
+        roots, wanted = self.program.roots, self.program.graph.roots
+        if len(roots) != len(wanted):
+            self.fail(f"{len(roots)} slabs are given back; the graph has {len(wanted)} roots")
+        for k, (r, v) in enumerate(zip(roots, wanted, strict=True)):
+            if not 0 <= r < len(self.slabs):
+                self.fail(f"there is no slab {r}")
+            s = self.slabs[r]
+            self.where = v.origin
+            if s.place not in ("output", "fresh") or r in roots[:k] or any(t.inplace == r for t in self.slabs):
+                self.fail(f"root {k} is {self.text(r)}: it needs memory of its own to give away")
+            if s.dtype != v.type.dtype or len(s.shape) != v.type.ndim:
+                self.fail(f"root {k} is {self.text(r)}; the graph has {v.type}")
+            for size, want in zip(s.shape, v.type.shape, strict=True):
+                self.agree(size, want, f"root {k} is {self.text(r)} of size {{}} where the graph has {{}}")
+            if len(self.writers[r]) != 1:
+                self.fail(f"root {k}, {self.text(r)}, is written by {len(self.writers[r])} steps: one expected")
+        self.where = UNKNOWN
+
+    def checks(self) -> None:
+        for c in self.program.checks:
+            if not 0 <= c < len(self.slabs):
+                self.fail(f"there is no slab {c}")
+            if self.slabs[c].dtype != np.bool_ or self.slabs[c].elements != 1 or len(self.writers[c]) != 1:
+                self.fail(f"{self.text(c)} is no check: one bool, written by one step")
+        for guard in self.program.guards:
+            if any(symbol.kind == "data" for symbol in dims.symbols(guard)):
+                self.fail(f"the guard {dims.size_text(guard)} is not known when a call begins")
+
+    def taken_over(self) -> None:
+        """A slab that takes over the memory of another: at its first step, by an operand that says so; the other is not read after that."""
+        for s in self.slabs:
+            if s.inplace == -1 or not self.writers[s.id]:
+                continue
+            first = self.writers[s.id][0]
+            step = self.program.steps[first]
+            if not 0 <= s.inplace < len(self.slabs):
+                self.fail(f"{self.text(s.id)} lies in the place of slab {s.inplace}, which does not exist")
+            other = self.slabs[s.inplace]
+            self.where = step.origin
+            told = isinstance(step, Launch) and any(
+                own == s.id and o.mode == "out" and o.alias >= 0 and step.slabs[o.alias] == other.id
+                for own, o in zip(step.slabs, step.kernel.operands, strict=True))
+            if not told or other.place != s.place or step.reads.count(other.id) != 1:
+                self.fail(f"step {first} writes {self.text(s.id)} over {self.text(other.id)}, and its kernel is not made for that")
+            self.agree(s.nbytes, other.nbytes, f"{self.text(s.id)} of {{}} bytes lies in the place of {self.text(other.id)} of {{}}")
+            if any(i > first for i in (*self.readers[other.id], *self.writers[other.id])):
+                self.fail(f"{self.text(other.id)} is needed after step {first}, which overwrites it with {self.text(s.id)}")
+            if any(t.inplace == other.id and t.id != s.id for t in self.slabs):
+                self.fail(f"two slabs lie in the place of {self.text(other.id)}")
+        self.where = UNKNOWN
+
+    def memory(self) -> None:
+        """The arena: every slab inside it, and no two that are needed at one time in one place."""
+        held = [s for s in self.slabs if s.place == "arena" and self.writers[s.id]]
+        for size in (self.program.arena, *(size for s in held for size in (s.offset, *s.shape))):
+            if any(symbol.kind == "data" for symbol in dims.symbols(size)):
+                self.fail(f"the arena needs the size {dims.size_text(size)}, which is not known when a call begins")
+        first = np.array([self.writers[s.id][0] for s in held])
+        last = np.array([max(*self.writers[s.id], *self.readers[s.id]) if self.readers[s.id] else self.writers[s.id][-1] for s in held])
+        for env in self.envs:
+            arena = self.number(self.program.arena, env)
+            begin = np.array([self.number(s.offset, env) for s in held], np.int64)
+            end = begin + np.array([self.number(s.nbytes, env) for s in held], np.int64)
+            for k, s in enumerate(held):
+                if begin[k] < 0 or end[k] > arena or begin[k] % s.dtype.itemsize:
+                    self.fail(f"{self.text(s.id)} lies at bytes {begin[k]} to {end[k]} of an arena of {arena}{_at(env)}")
+                # those after it in the list that are needed at one time with it, in one place
+                j = slice(k + 1, None)
+                clash = (begin[k] < end[j]) & (begin[j] < end[k]) & (first[k] <= last[j]) & (first[j] <= last[k])
+                for t in (held[k + 1 + int(n)] for n in np.flatnonzero(clash)):
+                    if t.inplace != s.id and s.inplace != t.id:
+                        self.fail(f"{self.text(s.id)} and {self.text(t.id)} are needed at one time and lie in one place{_at(env)}")
+                if s.inplace >= 0 and begin[k] != self.number(self.slabs[s.inplace].offset, env):
+                    self.fail(f"{self.text(s.id)} does not lie in the place of {self.text(s.inplace)}{_at(env)}")
+
+
+def _distinct(v: View, env: Env) -> bool:
+    """Does every element of a view have a place of its own?"""
+    axes = [(abs(dims.evaluate(t, env)), dims.evaluate(s, env)) for s, t in zip(v.shape, v.strides, strict=True)]
+    reach = 0
+    for stride, n in sorted(axes):
+        if n > 1:
+            if stride <= reach:
+                return any(m == 0 for _, m in axes)  # of no elements, all do
+            reach += stride * (n - 1)
+    return True
+
+
+def _is_symbol(size: Size, symbol: Symbol) -> bool:
+    return not isinstance(size, int) and size.symbol == symbol
+
+
+def _at(env: Env) -> str:
+    return f" (where {', '.join(f'{s} = {n}' for s, n in env.items())})" if env else ""

@@ -1,0 +1,127 @@
+"""``arena``: places for the values of a Program.
+
+What it promises: two values that are alive at the same step never share memory, but for an elementwise
+result that takes over an operand read there for the last time; offsets are formulas of the dims, multiples of 64 bytes; time
+linear in the program.
+
+A slab takes, in this order: the memory of an operand that its kernel reads for the last time, where every
+element is read only at the point and stage that overwrites it; a free block of the same number of bytes, as a formula;
+new memory at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graphc import dims
+from graphc.dims import Size
+from graphc.kernel import Kernel, Launch, Program, Slab, value_ranges
+
+__all__ = ["ALIGNMENT", "aligned", "arena"]
+
+ALIGNMENT = 64
+
+
+def aligned(nbytes: Size) -> Size:
+    """Rounded up to a multiple of the alignment."""
+    if isinstance(nbytes, int):
+        return (nbytes + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    return dims.floordiv(nbytes + (ALIGNMENT - 1), ALIGNMENT) * ALIGNMENT
+
+
+def arena(program: Program) -> Program:
+    """Fill in lifetimes, offsets, in-place results and the size of the arena."""
+    slabs = program.slabs
+    lifetimes(program)
+    free: dict[Size, list[Size]] = {}
+    ends: list[list[Slab]] = [[] for _ in program.steps]
+    for s in slabs:
+        if s.place == "arena" and 0 <= s.first and s.last < len(program.steps):
+            ends[s.last].append(s)
+    total: Size = 0
+    sizes: dict[Size, Size] = {}
+    for i, step in enumerate(program.steps):
+        taken: set[int] = set()
+        if isinstance(step, Launch):
+            program.steps[i] = step = _in_place(step, slabs, i)
+            for slab, operand in zip(step.slabs, step.kernel.operands, strict=True):
+                if operand.mode == "out" and operand.alias >= 0:
+                    old = slabs[step.slabs[operand.alias]]
+                    slabs[slab].inplace, slabs[slab].offset = old.id, old.offset
+                    taken.add(old.id)
+        for k in dict.fromkeys(step.writes):
+            s = slabs[k]
+            if s.place != "arena" or s.first != i or s.inplace >= 0:
+                continue
+            nbytes = sizes.get(s.nbytes)
+            if nbytes is None:
+                nbytes = sizes[s.nbytes] = aligned(s.nbytes)
+            stock = free.get(nbytes)
+            if stock:
+                s.offset = stock.pop()
+            else:
+                s.offset = total
+                total = total + nbytes
+        for s in ends[i]:
+            if s.id not in taken:
+                free.setdefault(sizes.get(s.nbytes, aligned(s.nbytes)), []).append(s.offset)
+    program.arena = total
+    return program
+
+
+def lifetimes(program: Program) -> None:
+    """The steps that write each slab first and read (or write) it last."""
+    for i, step in enumerate(program.steps):
+        for k in step.writes:
+            s = program.slabs[k]
+            if s.first < 0:
+                s.first = i
+            s.last = max(s.last, i)
+        for k in step.reads:
+            s = program.slabs[k]
+            s.last = max(s.last, i)
+    for k in (*program.roots, *program.checks):
+        program.slabs[k].last = len(program.steps)
+
+
+def _in_place(step: Launch, slabs: Sequence[Slab], at: int) -> Launch:
+    """The launch with results that take over the memory of dying operands."""
+    kernel = step.kernel
+    operands = list(kernel.operands)
+    used: set[int] = set()
+    changed = False
+    for k, operand in enumerate(operands):
+        if operand.mode != "out" or slabs[step.slabs[k]].place != "arena":
+            continue
+        for j, other in enumerate(kernel.operands):
+            if other.mode != "in" or j in used or other.dtype != operand.dtype or other.size != operand.size:
+                continue
+            old = slabs[step.slabs[j]]
+            if old.place == "arena" and old.last == at and old.first < at and step.slabs.count(old.id) == 1 and _overwrites(kernel, k, j):
+                operands[k] = operand._replace(alias=j)
+                used.add(j)
+                changed = True
+                break
+    return step._replace(kernel=replace(kernel, operands=tuple(operands))) if changed else step
+
+
+def _overwrites(kernel: Kernel, out: int, operand: int) -> bool:
+    """Is each element of ``operand`` read only where, and in the stage in which, that element of ``out`` is written, or before at the same point?"""
+    if kernel.finish:
+        return False
+    stores = [(s, i) for s, stage in enumerate(kernel.stages) for i in stage.body if kernel.values[i].op == "store" and kernel.values[i].operand == out]
+    if len(stores) != 1:
+        return False
+    where, store = stores[0]
+    index = kernel.values[store].index
+    ranges = value_ranges(kernel)[store]
+    assert index is not None
+    if index.gathers or not set(kernel.grid) <= {r for r, _ in index.terms} or not ranges <= {r for r, _ in index.terms}:
+        return False
+    for s, stage in enumerate(kernel.stages):
+        for i in stage.body:
+            v = kernel.values[i]
+            if v.op == "load" and v.operand == operand and (v.index != index or s > where):
+                return False
+    return True

@@ -1,0 +1,61 @@
+"""``assume``: sizes that broadcast against each other are taken to be equal.
+
+``x + y`` of two matrices of unknown sizes means: equal, or one of them is 1, axis by axis.  Nearly every call has
+equal ones.  The graph that this gives is right for those calls: its kernels walk through dense arrays, and the sums that
+gradients would need for a broadcast operand are gone.  A call whose sizes differ runs a second program, made for the
+graph as it was when the first such call comes; which one runs is decided by the sizes alone (graphc/variants.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphc import dims
+from graphc.dims import Dim, Size, Symbol
+from graphc.ir import Graph, Shared, Type, Var, rebuild
+
+__all__ = ["assume", "assumptions"]
+
+
+def assumptions(graph: Graph) -> dict[Symbol, Size]:
+    """What each symbol of an input is taken to be: a number, or another symbol.  Sizes of state keep their symbols."""
+    if any(isinstance(value, Graph) for node in graph.nodes for value in node.attrs.values()):
+        return {}  # inner graphs share the sizes of the outside
+    fixed = {s for v in graph.shared for size in v.type.shape for s in dims.symbols(size)}
+    same: dict[Symbol, Size] = {}
+
+    def find(size: Size) -> Size:
+        while any(s in same for s in dims.symbols(size)):
+            size = dims.substitute(size, same)
+        return size
+
+    for relation, _ in graph.relations:
+        if relation.kind != "broadcast":
+            continue
+        a, b = find(relation.a), find(relation.b)
+        if a == b:
+            continue
+        for one, other in ((b, a), (a, b)):  # the later one gives way, a number never
+            symbol = one.symbol if isinstance(one, Dim) else None
+            whole = isinstance(other, int) or other.symbol is not None
+            if symbol is not None and symbol not in fixed and symbol.min <= 1 and whole and other != 1:
+                same[symbol] = other
+                break
+    return {s: find(size) for s, size in same.items()}
+
+
+def assume(graph: Graph, same: Mapping[Symbol, Size]) -> Graph:
+    """The graph for calls in which each symbol has that size."""
+    new: dict[Var, Var] = {}
+    for v in graph.inputs:
+        shape = tuple([dims.substitute(size, same) for size in v.type.shape])
+        new[v] = v if shape == v.type.shape or isinstance(v, Shared) else Var(Type(v.type.dtype, shape), name=v.name, origin=v.origin)
+    roots = rebuild(graph.roots, new, sizes=same)
+    k = len(graph.outputs)
+    updates = [(s, v) for (s, _), v in zip(graph.updates, roots[k:], strict=True)]
+    relations = []
+    for relation, origin in graph.relations:
+        a, b = dims.substitute(relation.a, same), dims.substitute(relation.b, same)
+        if a != b:
+            relations.append((relation._replace(a=a, b=b), origin))
+    return Graph([new[v] for v in graph.inputs], roots[:k], updates, name=graph.name, relations=relations, shared=graph.shared)

@@ -1,0 +1,158 @@
+"""``expand``: ops that are several loops become those loops, so that ``fuse`` can join them with what is around.
+
+What it promises: the same values as the ops' ``forward``, computed in the same way:
+
+    logsumexp(x)               log(sum(exp(x - top))) + top       top: the maximum, moved into the finite numbers
+    softmax(x)                 e / sum(e)                         e = exp(x - top)
+    log_softmax(x)             d - log(sum(exp(d)))               d = x - top
+    take_along_axis(x, p)      take_within(x, within(p))          the check apart from the reading; one position of an
+                                                                  elementwise result is computed from those of its operands
+    inc_along_axis(0, y, p)    where(iota == within(p), y, 0)     where p has one position along the axis; its sum along it is y
+
+Half precisions are computed in float32 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc import dims
+from graphc.errors import on_behalf_of
+from graphc.ir import Graph, Node, Var, apply, make_node, rebuild
+from graphc.ops.arithmetic import add, div, sub, where
+from graphc.ops.choosing import clip
+from graphc.ops.comparison import equal
+from graphc.ops.core import cast, constant, constant_value, is_door
+from graphc.ops.creation import iota_op
+from graphc.ops.cumulative import accumulator
+from graphc.ops.gathering import take_within_op, within_op
+from graphc.ops.movement import expand_dims, squeeze
+from graphc.ops.reduction import sum as sum_
+from graphc.ops.softmaxes import peak_op
+from graphc.ops.transcendental import exp, log
+from graphc.passes.bodies import is_broadcast, is_move, is_pointwise
+from graphc.passes.context import Context, Rewrite
+from graphc.passes.merge import merge
+
+__all__ = ["expand"]
+
+SOFTMAXES = ("logsumexp", "softmax", "log_softmax")
+POSITIONS = ("take_along_axis", "inc_along_axis")
+#: elementwise results above an operand through which a reading of one position goes
+DEPTH = 4
+
+
+def expand(graph: Graph, context: Context) -> Graph:
+    """Softmaxes and positions as loops; see the module's docstring."""
+    if not any(node.op.name in SOFTMAXES or node.op.name in POSITIONS for node in graph.nodes):
+        return graph
+
+    single: dict[Var, tuple[Var, int]] = {}  # arrays with one value in each row: the values, and along which axis
+
+    def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
+        y: Var | None = None
+        with on_behalf_of(node.origin.by("expand")):
+            if node.op.name in SOFTMAXES:
+                y = cast(_expanded(node, inputs[0]), node.outputs[0].type.dtype)
+            elif node.op.name == "take_along_axis":
+                y = _taken(inputs[0], inputs[1], node.attrs["axis"])
+            elif node.op.name == "inc_along_axis":
+                y = _one_hot(inputs[0], inputs[1], inputs[2], node.attrs["axis"])
+                if y is not None:
+                    single[y] = (inputs[1], node.attrs["axis"])
+            elif node.op.name == "sum" and inputs[0] in single and node.attrs["axis"] == (single[inputs[0]][1],):
+                value, axis = single[inputs[0]]
+                y = _no_negative_zero(value)
+                y = y if node.attrs["keepdims"] else squeeze(y, (axis,))
+        if y is None or y.type != node.outputs[0].type:
+            return None
+        context.log.append(Rewrite("expand", node.outputs[0], y))
+        return [y]
+
+    return merge(graph.with_roots(rebuild(graph.roots, {}, visit=visit)), context)
+
+
+def _within(p: Var, size: dims.Size) -> Var:
+    return apply(within_op, p, size=size)
+
+
+def _taken(x: Var, p: Var, axis: int) -> Var | None:
+    n = x.type.shape[axis]
+    if not is_door(n) or p.type.ndim == 0:
+        return None
+    positions = _within(p, n)
+    if dims.is_one(p.type.shape[axis]):
+        lifted = _lifted(x, positions, axis, DEPTH)
+        if lifted is not None:
+            return lifted
+    return apply(take_within_op, x, positions, axis=axis)
+
+
+def _lifted(x: Var, positions: Var, axis: int, depth: int) -> Var | None:
+    """One position of ``x`` along ``axis``, computed from its operands' at that position; None where that would read smaller operands."""
+    if dims.is_one(x.type.shape[axis]):
+        return x
+    node = x.node
+    if node is not None and depth and is_pointwise(node) and not is_broadcast(node) and node.op.pure:
+        operands: list[Var] = []
+        for v in node.inputs:
+            own = axis - (x.type.ndim - v.type.ndim)
+            if own < 0 or dims.is_one(v.type.shape[own]):
+                operands.append(v)
+                continue
+            part = _lifted(v, positions, axis, depth - 1) if v.type.ndim == x.type.ndim else None
+            if part is None:
+                return None
+            operands.append(part)
+        return make_node(node.op, operands, node.attrs).outputs[0]
+    rest = [(a, b) for i, (a, b) in enumerate(zip(x.type.shape, positions.type.shape, strict=True)) if i != axis]
+    return apply(take_within_op, x, positions, axis=axis) if all(a == b for a, b in rest) else None
+
+
+def _one_hot(x: Var, y: Var, p: Var, axis: int) -> Var | None:
+    """Zeros but for one position of each row."""
+    base = x.node
+    n = x.type.shape[axis]
+    if base is None or not is_broadcast(base) or not is_door(n) or not dims.is_one(p.type.shape[axis]) or x.type.dtype.kind == "b":
+        return None
+    value = constant_value(base.inputs[0])
+    if value is None or value.size != 1 or value.item() != 0:
+        return None
+    if any(a != b for i, (a, b) in enumerate(zip(x.type.shape, p.type.shape, strict=True)) if i != axis):
+        return None
+    places = apply(iota_op, shape=(n,), dtype=np.dtype(np.int64))
+    behind = x.type.ndim - axis - 1
+    if behind:
+        places = expand_dims(places, tuple(range(1, 1 + behind)))
+    zero = constant(0, x.type.dtype)
+    return where(equal(places, _within(p, n)), _no_negative_zero(y), zero)
+
+
+def _no_negative_zero(y: Var) -> Var:
+    """``y + 0.0``, which is what adding to an array of zeros gives; a constant is looked at."""
+    v = y
+    while v.node is not None and is_move(v.node):
+        v = v.node.inputs[0]
+    value = constant_value(v)
+    if value is not None and not bool((np.signbit(value) & (value == 0)).any() if value.dtype.kind == "f" else False):
+        return y
+    return add(y, constant(0, y.type.dtype))
+
+
+def _expanded(node: Node, x: Var) -> Var:
+    axis = node.attrs["axis"]
+    x = cast(x, accumulator(x.type.dtype))
+    largest = float(np.finfo(x.type.dtype).max)
+    top = apply(peak_op, x, axis=axis, keepdims=True)
+    top = clip(top, constant(-largest, x.type.dtype), constant(largest, x.type.dtype))
+    d = sub(x, top)
+    e = exp(d)
+    total = sum_(e, axis, keepdims=True)
+    if node.op.name == "softmax":
+        return div(e, total)
+    if node.op.name == "log_softmax":
+        return sub(d, log(total))
+    y = add(log(total), top)
+    return y if node.attrs["keepdims"] else squeeze(y, axis)

@@ -1,0 +1,188 @@
+"""Kernels run as machine code, in memory whose neighbours are unmapped: an access beyond an array ends the process.
+
+    setting = Setting("sse2", lanes=2, unroll=4, ...)
+    compiled = Compiled(kernel, setting)                the driver of a program of one launch
+    results = compiled.run(arrays, env)                 in a child; CrashError if it died
+
+Every array lies in pages of its own: at the end of the last one, or at the beginning of the first one.  The unused rest of a
+page is filled and looked at afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import mmap
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import graphc as gc
+from graphc import dims
+from graphc.backends.llvm import driver, kernels
+from graphc.backends.llvm.runner import Native
+from graphc.backends.llvm.target import Target, host
+from graphc.dims import Symbol
+from graphc.ir import Array, Graph
+from graphc.kernel import Kernel, Launch, Program
+
+__all__ = ["SIZES", "TARGETS", "Compiled", "CrashError", "Setting"]
+
+PAGE = mmap.PAGESIZE
+FILL = 0xA5
+
+#: the sizes of the kernels in kernel_strategies.py
+SIZES = (dims.dim("n"), dims.dim("m", 1), dims.dim("i"))
+#: name -> features that are taken away
+TARGETS: dict[str, tuple[str, ...]] = {"host": (), "no avx512f": ("avx512f",), "no avx2": ("avx2",)}
+
+
+class CrashError(AssertionError):
+    """The machine code did what it must not do."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a kernel is compiled and run.
+
+    Args:
+        target: a key of ``TARGETS``.
+        narrower: how often the vectors are halved.
+        unroll: None: as the emitter chooses.
+        chunks: cut into as many chunks as there may be?
+        threads: of the call.
+        at_end: do arrays end at an unmapped page, or begin after one?
+    """
+
+    target: str = "host"
+    narrower: int = 0
+    unroll: int | None = None
+    chunks: bool = False
+    threads: int = 1
+    at_end: bool = True
+
+    def machine(self) -> Target:
+        target = _target(self.target)
+        return replace(target, bits=max(target.bits >> self.narrower, 64))
+
+
+@functools.cache
+def _target(name: str) -> Target:
+    return host().without(*TARGETS[name]) if TARGETS[name] else host()
+
+
+class Compiled:
+    """A kernel's machine code."""
+
+    def __init__(self, kernel: Kernel, setting: Setting) -> None:
+        self.kernel, self.setting = kernel, setting
+        program = Program(Graph([], []), "test")
+        slabs = []
+        for o in kernel.operands:
+            if o.mode == "temp":
+                slabs.append(-1)
+            else:
+                slabs.append(program.slab(o.dtype, (o.size,), "argument" if o.mode == "in" else "output", o.name))
+        program.arguments = (program.slab(np.dtype(np.int8), SIZES, "argument", "sizes"),)  # it says what the sizes are
+        program.steps = [Launch(kernel, tuple(slabs))]
+        self.slabs, self.count = slabs, len(program.slabs)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(gc.config(cache_size=0, verify=True))
+            if setting.unroll is not None:
+                stack.enter_context(mock.patch.object(kernels.Emitter, "_unroll", lambda e: setting.unroll))
+            if setting.chunks:
+                stack.enter_context(mock.patch.object(driver, "CHUNK_NS", 0))
+                stack.enter_context(mock.patch.object(driver, "SERIAL_NS", 0))
+            self.native = Native(program, setting.machine())
+
+    def run(self, arrays: Sequence[Array | None], env: Mapping[Symbol, int]) -> list[Array | None]:
+        """The operands' elements afterwards; ``arrays`` says what is in them before."""
+        native = self.native
+        values = [env[s] for s in native.symbols]
+        table = np.zeros(max(len(native.slot), 1), np.int64)
+        native.sizes(np.array([*values, 0], np.int64).ctypes.data, table.ctypes.data)
+        nbytes = int(table[native.slot[native.nbytes]])
+        with contextlib.ExitStack() as stack:
+            slabs = np.zeros(self.count + 1, np.uintp)
+            held: list[_Pages | None] = []
+            for k, o, a in zip(self.slabs, self.kernel.operands, arrays, strict=True):
+                if a is None:
+                    held.append(None)
+                elif o.alias >= 0:
+                    held.append(held[o.alias])
+                    slabs[k] = slabs[self.slabs[o.alias]]
+                else:
+                    pages = stack.enter_context(_Pages.of(a.nbytes, self.setting.at_end))
+                    pages.bytes[:] = a.reshape(-1).view(np.uint8)
+                    slabs[k] = pages.address
+                    held.append(pages)
+            scratch = stack.enter_context(_Pages.of(-(-nbytes // 64) * 64, self.setting.at_end))
+            scratch.bytes[:] = 0xFF
+            _in_child(lambda: native.stretches[0](slabs.ctypes.data, table.ctypes.data, scratch.address, self.setting.threads))
+            for pages in (*held, scratch):
+                if pages is not None and not (pages.rest == FILL).all():
+                    raise CrashError("memory beside an array was written")
+            return [None if p is None or a is None else p.bytes.copy().view(a.dtype) for p, a in zip(held, arrays, strict=True)]
+
+
+class _Pages:
+    """Some bytes with unmapped pages on both sides; children share them."""
+
+    def __init__(self, nbytes: int, at_end: bool) -> None:
+        count = -(-nbytes // PAGE)
+        self.length = (count + 2) * PAGE
+        libc = _libc()
+        self.base = libc.mmap(None, self.length, 0, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, -1, 0)
+        if self.base in (None, ctypes.c_void_p(-1).value):
+            raise MemoryError
+        if count and libc.mprotect(self.base + PAGE, count * PAGE, mmap.PROT_READ | mmap.PROT_WRITE):
+            raise MemoryError
+        self.address = self.base + PAGE + (count * PAGE - nbytes if at_end else 0)
+        whole = np.frombuffer((ctypes.c_uint8 * (count * PAGE)).from_address(self.base + PAGE), np.uint8) if count else np.zeros(0, np.uint8)
+        whole[:] = FILL
+        unused = count * PAGE - nbytes
+        self.bytes, self.rest = (whole[unused:], whole[:unused]) if at_end else (whole[:nbytes], whole[nbytes:])
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, nbytes: int, at_end: bool) -> Iterator[_Pages]:
+        pages = cls(nbytes, at_end)
+        try:
+            yield pages
+        finally:
+            del pages.bytes, pages.rest
+            _libc().munmap(pages.base, pages.length)
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return libc
+
+
+def _in_child(work: Callable[[], object]) -> None:
+    """Do it in a child, which may die."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(20)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        raise CrashError(f"the process was ended by {signal.Signals(os.WTERMSIG(status)).name}")
+    if os.WEXITSTATUS(status):
+        raise CrashError(f"the process ended with {os.WEXITSTATUS(status)}")
