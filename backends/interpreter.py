@@ -29,7 +29,7 @@ from graphc.backends.reference import ReferenceRunner
 from graphc.dims import Size, Symbol
 from graphc.errors import UNKNOWN, GraphcIndexError, GraphcValueError, InternalError, Origin
 from graphc.ir import Array, Graph
-from graphc.kernel import CallOut, Index, Instr, Kernel, Launch, Product, Program, Slab, Stage, View, value_ranges
+from graphc.kernel import CallOut, Index, Instr, Kernel, Launch, Ordered, Product, Program, Slab, Stage, View, value_ranges
 from graphc.kernel_text import print_program
 from graphc.ops import OPS
 from graphc.ops.core import cast_op
@@ -110,6 +110,8 @@ class _Call:
                     return None
             elif isinstance(step, Product):
                 self.product(step)
+            elif isinstance(step, Ordered):
+                self.ordered(step)
             else:
                 self.call_out(step)
         return [self.flat(r).reshape(self.shape(self.program.slabs[r])) for r in self.program.roots]
@@ -153,6 +155,25 @@ class _Call:
         wide = accumulator(a.dtype)
         with np.errstate(all="ignore"):
             out[...] = np.matmul(a.astype(wide, copy=False), b.astype(wide, copy=False)).astype(out.dtype, copy=False)
+
+    def ordered(self, step: Ordered) -> None:
+        """Round by round."""
+        operands = [np.moveaxis(self.view(v), step.axis, 0) for v in step.operands]
+        out = np.moveaxis(self.view(step.out, writeable=True), step.axis, 0)
+        if step.word in ("set", "add"):
+            y, p = operands
+            if p.size and out.size and not 0 <= int(p.min()) <= int(p.max()) < len(out):
+                raise InternalError(f"a position outside of an axis of size {len(out)}", step.origin)
+        with np.errstate(all="ignore"):
+            for i in range(len(operands[0])):
+                if step.word in ("set", "add"):
+                    at = (p[i].astype(np.int64), *np.ogrid[tuple(slice(n) for n in p.shape[1:])])
+                    out[at] = y[i] if step.word == "set" else out[at] + y[i]
+                elif step.word == "recurrence":
+                    a, b = operands
+                    out[i] = b[i] + a[i] * out[i - 1] if i else b[i]
+                else:
+                    out[i] = _UFUNCS[step.word](out[i - 1], operands[0][i]) if i else operands[0][i]
 
     def call_out(self, step: CallOut) -> None:
         node = step.node
@@ -282,8 +303,8 @@ class _Run:
                 found = self.temps[operand] = filled.view(o.dtype)
         return found
 
-    def places(self, i: int, operand: int, index: Index, empty: bool) -> Array | None:
-        """The positions of an access in the flat memory; None if no point touches it."""
+    def places(self, i: int, operand: int, index: Index, empty: bool, allowed: Array | None = None) -> Array | None:
+        """The positions of an access in the flat memory; None if no point touches it.  Where not ``allowed``: any position, or one outside."""
         o = self.kernel.operands[operand]
         total = np.full([1] * len(self.full), self.number(index.offset), np.int64)
         for r, stride in index.terms:
@@ -292,6 +313,10 @@ class _Run:
             total = total + self.values[a].astype(np.int64) * self.number(stride)
         size = self.number(o.size)
         loops = [s.loops for s in (*self.kernel.stages, *self.kernel.finish) if i in s.body]
+        if allowed is not None:
+            total = np.where(allowed, total, 0)
+            if not allowed.any():
+                return total
         if total.size and (int(total.min()) < 0 or int(total.max()) >= size):
             if empty or all(any(self.extents[r] == 0 for r in found) for found in loops):
                 return None  # no point of the loop nest does it
@@ -307,10 +332,16 @@ class _Run:
 
     def load(self, i: int, v: Instr, empty: bool) -> Array:
         assert v.index is not None
-        places = self.places(i, v.operand, v.index, empty)
+        allowed = self.values[v.args[0]] if v.args else None
+        places = self.places(i, v.operand, v.index, empty, allowed)
         if places is None or empty:
             return np.zeros([self.extents[r] if r in self.depends[i] else 1 for r in range(len(self.full))], v.dtype)
-        return self.memory(v.operand)[places]
+        if allowed is None:
+            return self.memory(v.operand)[places]
+        found = np.zeros(places.shape, v.dtype)
+        allowed = np.broadcast_to(allowed, places.shape)
+        found[allowed] = self.memory(v.operand)[places[allowed]]
+        return found
 
     def store(self, i: int, v: Instr) -> None:
         assert v.index is not None

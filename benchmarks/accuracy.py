@@ -63,16 +63,18 @@ def _xlogy(x: Array, y: Array) -> Array:
     return np.where((x == 0) & ~np.isnan(y), np.zeros_like(x), x * np.log(y))
 
 
-def _erfinv(mp: Any, x: Any) -> Any:
-    return mp.sign(x) * mp.inf if abs(x) == 1 else mp.nan if abs(x) > 1 else mp.erfinv(x)
+def _erfinv(mp: Any, x: float) -> Any:
+    return mp.mpf(math.copysign(math.inf, x)) if abs(x) == 1 else mp.nan if abs(x) > 1 else mp.erfinv(mp.mpf(x))
 
 
-def _gammaln(mp: Any, x: Any) -> Any:
-    return mp.inf if mp.isinf(x) or (x <= 0 and mp.isint(x)) else mp.re(mp.loggamma(x))
+def _gammaln(mp: Any, x: float) -> Any:
+    return mp.inf if math.isinf(x) or (x <= 0 and x == math.floor(x)) else mp.re(mp.loggamma(mp.mpf(x)))
 
 
-def _digamma(mp: Any, x: Any) -> Any:
-    return mp.nan if x == -mp.inf or (x < 0 and mp.isint(x)) else mp.inf if x == mp.inf else mp.digamma(x)
+def _digamma(mp: Any, x: float) -> Any:
+    if x == 0:
+        return mp.mpf(-math.copysign(math.inf, x))
+    return mp.nan if x == -math.inf or (x < 0 and x == math.floor(x)) else mp.digamma(mp.mpf(x))
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,13 @@ class Reference:
     Args:
         double: the function on float64 arrays, for float32.
         long: it on longdouble arrays, for float64; None if NumPy has none.
-        exact: it on one mpmath number (mp, x), where ``long`` is missing.
+        exact: it on one number with mpmath, (mp, x), where ``long`` is missing.
         near: points near which float64 is sampled densely.
         span: half the range that is sampled evenly.
         cancels: where the truth is smaller, ``exact`` is asked instead of ``long``.
         limit: the ULP that are promised.
         arguments: how many.
+        halves: negative arguments have a row of their own, for which no limit is promised.
     """
 
     double: Callable[..., Array]
@@ -98,6 +101,7 @@ class Reference:
     cancels: float = 0.0
     limit: float = 2.0
     arguments: int = 1
+    halves: bool = False
 
 
 def _both(function: Callable[..., Array], **more: Any) -> Reference:
@@ -115,7 +119,7 @@ REFERENCES: dict[str, Reference] = {
     "sinh": _both(np.sinh, near=(0.0, 89.41, 710.47), span=720.0),
     "cosh": _both(np.cosh, near=(0.0, 89.41, 710.47), span=720.0),
     "log1mexp": _both(_log1mexp, near=(0.0, -0.6931, -1.5, -745.1), span=50.0),
-    "logaddexp": _both(_logaddexp, exact=lambda mp, a, b: mp.log1p(mp.expm1(max(a, b)) + mp.exp(min(a, b))), near=(0.0, -0.6931), cancels=0.03, arguments=2),
+    "logaddexp": _both(_logaddexp, exact=lambda mp, a, b: mp.log1p(mp.expm1(mp.mpf(max(a, b))) + mp.exp(mp.mpf(min(a, b)))), near=(0.0, -0.6931), cancels=0.03, arguments=2),
     "log": _both(np.log, near=(1.0, 0.75, 1.5)),
     "log2": _both(np.log2, near=(1.0, 0.75, 1.5)),
     "log10": _both(np.log10, near=(1.0, 0.75, 1.5)),
@@ -133,11 +137,11 @@ REFERENCES: dict[str, Reference] = {
     "atan": _both(np.arctan, near=(0.0, 1.0)),
     "atan2": _both(np.arctan2, near=(0.0, 1.0), arguments=2),
     "hypot": _both(np.hypot, near=(0.0, 1.0), arguments=2),
-    "erf": Reference(special.erf, None, lambda mp, x: mp.erf(max(min(x, 40), -40)), near=(0.0, 1.0), span=7.0),
-    "erfc": Reference(special.erfc, None, lambda mp, x: mp.erfc(max(min(x, 40), -40)), near=(0.0, 1.0, 26.5), span=28.0),
+    "erf": Reference(special.erf, None, lambda mp, x: mp.erf(mp.mpf(max(min(x, 40.0), -40.0))), near=(0.0, 1.0), span=7.0),
+    "erfc": Reference(special.erfc, None, lambda mp, x: mp.erfc(mp.mpf(max(min(x, 40.0), -40.0))), near=(0.0, 1.0, 26.5), span=28.0),
     "erfinv": Reference(lambda x: np.copysign(special.erfinv(x), x), None, _erfinv, near=(0.0, 0.5, 1.0), span=1.1),
-    "gammaln": Reference(special.gammaln, None, _gammaln, near=(0.0, 1.0, 2.0, 1.4616), limit=4.0),
-    "digamma": Reference(special.digamma, None, _digamma, near=(0.0, 1.0, 1.4616), limit=4.0),
+    "gammaln": Reference(special.gammaln, None, _gammaln, near=(0.0, 1.0, 2.0, 1.4616), limit=4.0, halves=True),
+    "digamma": Reference(special.digamma, None, _digamma, near=(0.0, 1.0, 1.4616), limit=4.0, halves=True),
 }
 
 
@@ -241,15 +245,16 @@ class Record:
     """One row of the table."""
 
     name: str
+    part: str
     kind: str
     method: str
     worst: dict[str, Worst] = field(default_factory=dict)
 
 
-def _block(job: tuple[str, int, int]) -> dict[str, Worst]:
-    """All float32 bit patterns from start on, every step-th."""
-    name, start, step = job
-    x = np.arange(start, min(start + BLOCK * step, 1 << 32), step, dtype=np.uint64).astype(np.uint32).view(np.float32)
+def _block(job: tuple[str, int, int, int]) -> dict[str, Worst]:
+    """All float32 bit patterns from start on and below stop, every step-th."""
+    name, start, stop, step = job
+    x = np.arange(start, min(start + BLOCK * step, stop), step, dtype=np.uint64).astype(np.uint32).view(np.float32)
     with np.errstate(all="ignore"):
         true = REFERENCES[name].double(x.astype(np.float64))
         nearest = true.astype(np.float32).view(np.int32)
@@ -263,9 +268,10 @@ def _block(job: tuple[str, int, int]) -> dict[str, Worst]:
     return found
 
 
-def exhaustive(name: str, step: int, pool: Any) -> Record:
-    record = Record(name, "f32", "all floats" if step == 1 else f"every {step}th float")
-    for found in pool.imap_unordered(_block, [(name, start, step) for start in range(0, 1 << 32, BLOCK * step)], 32):
+def exhaustive(name: str, part: str, step: int, pool: Any) -> Record:
+    record = Record(name, part, "f32", "all floats" if step == 1 else f"every {step}th float")
+    first, last = {"": (0, 1 << 32), "x >= 0": (0, 1 << 31), "x < 0": (1 << 31, 1 << 32)}[part]
+    for found in pool.imap_unordered(_block, [(name, start, last, step) for start in range(first, last, BLOCK * step)], 32):
         for label, worst in found.items():
             record.worst.setdefault(label, Worst()).join(worst)
     return record
@@ -337,7 +343,7 @@ def _by_mpmath(reference: Reference, args: Sequence[Array]) -> Array:
         if any(math.isnan(v) for v in values):
             out[i] = math.nan
             continue
-        value = reference.exact(mpmath, *[mpmath.mpf(float(v)) for v in values])
+        value = reference.exact(mpmath, *[float(v) for v in values])
         high = float(value)
         out[i] = wide(high) + wide(float(value - high)) if math.isfinite(high) else wide(high)
         if high == 0:
@@ -345,12 +351,14 @@ def _by_mpmath(reference: Reference, args: Sequence[Array]) -> Array:
     return out
 
 
-def sampled(name: str, kind: str, quick: bool) -> Record:
+def sampled(name: str, part: str, kind: str, quick: bool) -> Record:
     rng = np.random.default_rng(1)
     slow = kind == "f64" and REFERENCES[name].long is None
     args = arguments(name, kind, 4000 if slow and quick else 20_000 if slow else 400_000 if quick else 8_000_000, rng)
+    if part:
+        args = [args[0][np.signbit(args[0]) == (part == "x < 0")]]
     true, method = truth(name, kind, args)
-    record = Record(name, kind, method)
+    record = Record(name, part, kind, method)
     for label, run in compiled(name, kind).items():
         record.worst[label] = Worst()
         record.worst[label].see(ulps(run(*args), true), args)
@@ -371,7 +379,7 @@ once for float64, for any number of lanes. For all of them:
 - a result depends on the argument and on the processor's features only, not on the neighbours in a vector or on the number of threads.
 
 Two processors may give results that differ in the last place: there is one form for 512-bit registers, one for processors with an FMA
-instruction and one for those without; the remainder of a loop that does not fill a 512-bit register uses the second.
+instruction and one for those without. On a processor with 512-bit registers, code with fewer lanes (scalars) is in the second form.
 
 Where a result is a small difference of large numbers, the promise is about the latter. That concerns `gammaln` and `digamma` between
 the negative whole numbers (the table has them as they are, and they are large near the roots), and `logaddexp` in float64 if more than
@@ -388,7 +396,7 @@ HEAD = ("function", "dtype", "AVX-512", "AVX2", "SSE2", "at", "points", "method"
 def row(record: Record) -> list[str]:
     first = next(iter(record.worst.values()))
     errors = [f"{record.worst[label].error:.3g}" if label in record.worst else "" for label in HEAD[2:5]]
-    return [f"`{record.name}`", record.kind, *errors, ", ".join(f"{v:.9g}" for v in first.where), f"{first.points:,}", record.method]
+    return [f"`{record.name}`" + (f", {record.part}" if record.part else ""), record.kind, *errors, ", ".join(f"{v:.9g}" for v in first.where), f"{first.points:,}", record.method]
 
 
 def write(records: Sequence[Record]) -> None:
@@ -398,9 +406,12 @@ def write(records: Sequence[Record]) -> None:
         for line in DOCUMENT.read_text().splitlines():
             cells = [c.strip() for c in line.strip("|").split("|")]
             if line.startswith("| `") and len(cells) == len(HEAD):
-                rows[cells[0].strip("`"), cells[1]] = cells
-    rows |= {(r.name, r.kind): row(r) for r in records}
-    order = [(name, kind) for name in REFERENCES for kind in DTYPES if (name, kind) in rows]
+                rows[cells[0], cells[1]] = cells
+    for record in records:
+        cells = row(record)
+        rows[cells[0], cells[1]] = cells
+    first_columns = [f"`{name}`{part}" for name in REFERENCES for part in ("", ", x >= 0", ", x < 0")]
+    order = [(first, kind) for first in first_columns for kind in DTYPES if (first, kind) in rows]
     lines = [f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * 2 + ["---:"] * 3 + ["---", "---:", "---"], *[rows[key] for key in order])]
     DOCUMENT.write_text(TEXT + "\n".join(lines) + "\n")
 
@@ -415,15 +426,16 @@ def main() -> int:
     names = options.function.split(",") if options.function else list(REFERENCES)
     records, broken = [], 0
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        for name in names:
-            for kind in options.kind.split(","):
-                if kind == "f32" and REFERENCES[name].arguments == 1:
-                    record = exhaustive(name, STEP if options.quick else 1, pool)
+        for name, kind in [(name, kind) for name in names for kind in options.kind.split(",")]:
+            reference = REFERENCES[name]
+            for part in ("x >= 0", "x < 0") if reference.halves else ("",):
+                if kind == "f32" and reference.arguments == 1:
+                    record = exhaustive(name, part, STEP if options.quick else 1, pool)
                 else:
-                    record = sampled(name, kind, options.quick)
+                    record = sampled(name, part, kind, options.quick)
                 records.append(record)
                 print(" | ".join(row(record)), flush=True)
-                broken += any(w.error > REFERENCES[name].limit for w in record.worst.values())
+                broken += part != "x < 0" and any(w.error > reference.limit for w in record.worst.values())
     if not options.no_write:
         write(records)
     return 1 if broken else 0

@@ -28,13 +28,14 @@ from graphc.backends import Options
 from graphc.binding import Door, Parameter
 from graphc.capture import capture
 from graphc.checking import checked_runner
+from graphc.dims import Size, Symbol
 from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Graph, Shared, Var
 from graphc.kernel import Program
 from graphc.ops.core import is_door
 from graphc.passes import pipeline
 from graphc.passes.arena import arena
-from graphc.passes.assume import assume, assumptions
+from graphc.passes.assume import assume, assumptions, equalities
 from graphc.passes.context import Context
 from graphc.passes.lower import lower
 from graphc.passes.memory import memory
@@ -133,13 +134,18 @@ def _road(parameters: Sequence[Parameter], outputs: Sequence[Var], updates: Sequ
 
     # sizes that meet are taken to be equal; calls in which they are not run a second program
     backend = backend_name(mode)
-    same = assumptions(graph) if backend in ("llvm", "interpreter") and mode.passes is None and not mode.debug else {}
-    usual = _built(assume(graph, same) if same else graph, backend, mode, options)
+    same: dict[Symbol, Size] = {}
+    known = graph
+    if backend in ("llvm", "interpreter") and mode.passes is None and not mode.debug:
+        known = assume(graph, equalities(graph))
+        same = assumptions(known)
+    usual = _built(assume(known, same), backend, mode, options)
     runner: Any = usual.runner
-    if same:
+    if known is not graph or same:
         usual.stages[0].name = "assume"
         usual.stages.insert(0, Stage("input", graph, nodes_after=len(graph)))
-        runner = Variants(same, runner, functools.partial(_general, graph, backend, mode, options))
+    if same:
+        runner = Variants(same, runner, functools.partial(_general, known, backend, mode, options))
     run = checked_runner(usual.stages, runner) if mode.debug else runner
     return replace(usual, door=Door(graph, parameters, run, options.name, downcast), runner=runner, seconds={"capture": captured - started, **usual.seconds})
 
@@ -159,11 +165,14 @@ def _built(graph: Graph, backend: str, mode: Mode, options: Options) -> Compiled
     passes = pipeline.select(wanted, mode.exclude)
     _check_exclude(mode.exclude, passes)
     checked = mode.debug or config.verify
-    stages = pipeline.run(graph, passes, Context(mode.level, frozenset(mode.exclude), config.fold_limit), check=checked)
+    native = backend in ("llvm", "interpreter")
+    if native and mode.check_nan:
+        backend, native = "numpy", False  # node by node: to look at each node's result
+    stages = pipeline.run(graph, passes, Context(mode.level, frozenset(mode.exclude), config.fold_limit, native=native), check=checked)
     final = stages[-1].graph
     verify(final, "final")
-    if (backend == "llvm" and _sizes_from_data(final)) or (backend in ("llvm", "interpreter") and mode.check_nan):
-        backend = "numpy"  # node by node: to look at each node's result, or because sizes are found out on the way
+    if backend == "llvm" and _sizes_from_data(final):
+        return _built(graph, "numpy", mode, options)  # node by node: sizes are found out on the way
     optimised = time.perf_counter()
 
     # memory, or program: decided by the plan, proved by a checker that shares no code with it

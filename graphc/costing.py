@@ -13,7 +13,7 @@ from graphc import dims
 from graphc.dims import Size, Symbol
 from graphc.errors import GraphcValueError
 from graphc.ir import Graph, Node, Var
-from graphc.kernel import Index, Kernel, Launch, Product, Program, Step, View, value_ranges
+from graphc.kernel import Index, Kernel, Launch, Ordered, Product, Program, Step, View, value_ranges
 from graphc.ops import OPS
 from graphc.variants import Variants
 
@@ -138,6 +138,11 @@ def step_work(program: Program, step: Step) -> Work:
         m, k, n = step.a.shape[-2], step.a.shape[-1], step.b.shape[-1]
         flops = 2 * dims.product(step.out.shape[:-2]) * m * k * n
         return Work(flops, _sum(_view_bytes(program, v) for v in (step.a, step.b, step.out)))
+    if isinstance(step, Ordered):
+        each = 0 if step.word == "set" else 2 if step.word == "recurrence" else 1
+        values = step.operands[0]
+        changed = [values, values] if step.word == "add" else [values] if step.word == "set" else [step.out]
+        return Work(dims.product(values.shape) * each, _sum(_view_bytes(program, v) for v in (*step.operands, *changed)))
     moved = _sum([*(_view_bytes(program, v) for v in step.inputs), *(program.slabs[k].nbytes for k in step.outputs)])
     return Work(node_flops(step.node), moved)
 

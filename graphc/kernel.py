@@ -5,6 +5,7 @@
     View        how a value lies in a slab: offset, shape and strides, in elements
     Launch      a kernel run on slabs
     Product     a matrix product of two views
+    Ordered     a loop whose rounds follow one another: running sums, and additions at positions that are data
     CallOut     an op that is run by its own NumPy ``forward``
     Kernel      a loop nest: ranges, operands, instructions, stages
 
@@ -43,8 +44,8 @@ from graphc.errors import UNKNOWN, Origin
 from graphc.ir import Graph, Node, Var
 
 __all__ = [
-    "PLACES", "REDUCTIONS", "CallOut", "Index", "Instr", "Kernel", "Launch", "Operand", "Product", "Program", "Range", "Slab", "Stage",
-    "View", "contiguous", "element_count", "value_ranges",
+    "ORDERED", "PLACES", "REDUCTIONS", "CallOut", "Index", "Instr", "Kernel", "Launch", "Operand", "Ordered", "Product", "Program", "Range",
+    "Slab", "Stage", "View", "contiguous", "element_count", "value_ranges",
 ]
 
 DType = np.dtype[Any]
@@ -87,6 +88,7 @@ class Instr(NamedTuple):
     """One instruction; it is named by its position in ``Kernel.values``.
 
     load      operand, index                 the element there, in the operand's dtype
+              args[0], if it is there        a bool: where it is False, nothing is read and the value is 0
     store     operand, index, args[0]        no value
     reduce    args[0], over, word            ``word`` of REDUCTIONS along the ranges ``over``
     range     over[0]                        the loop variable itself, int64
@@ -264,6 +266,37 @@ class Product(NamedTuple):
         return (self.out.slab, *((self.scratch,) if self.scratch >= 0 else ()))
 
 
+#: what an Ordered may do, and how many operands it has
+ORDERED = {"set": 2, "add": 2, "sum": 1, "prod": 1, "recurrence": 2}
+
+
+class Ordered(NamedTuple):
+    """One loop along ``axis``, i = 0, 1, ..., at each point of the other axes:
+
+        set          operands y, p    out[p[i]] = y[i]
+        add          y, p             out[p[i]] = out[p[i]] + y[i]
+        sum, prod    x                out[i] = out[i - 1] + x[i], out[i - 1] * x[i]
+        recurrence   a, b             out[i] = b[i] + a[i] * out[i - 1]
+
+    Operands and ``out`` have the same sizes, but for that of ``out`` along ``axis`` in "set" and "add", into which the
+    positions ``p`` (integers that are surely inside) lead.  They read and change what was there before.
+    """
+
+    word: str
+    operands: tuple[View, ...]
+    out: View
+    axis: int
+    origin: Origin = UNKNOWN
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (*(v.slab for v in self.operands), *((self.out.slab,) if self.word in ("set", "add") else ()))
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        return (self.out.slab,)
+
+
 class CallOut(NamedTuple):
     """``node`` run by its NumPy ``forward``; its results are "fresh" slabs.
 
@@ -288,15 +321,15 @@ class CallOut(NamedTuple):
         return self.node.origin
 
 
-Step = Launch | Product | CallOut
+Step = Launch | Product | Ordered | CallOut
 
 
 @dataclass
 class Program:
     """What one call does: ``steps`` in order; ``roots`` are the slabs of the graph's outputs, then of its new state.
 
-    ``arguments`` are the slabs of the graph's inputs, then of its shared variables.  Every root is an "output" or
-    "fresh" slab of its own.  ``arena`` is the size of the arena in bytes.  ``guards`` are formulas that are 0 in
+    ``arguments`` are the slabs of the graph's inputs, then of its shared variables.  Several steps may write parts of one
+    slab, or write over it; nothing reads it before all of it is written.  Every root is an "output" or "fresh" slab of its own.  ``arena`` is the size of the arena in bytes.  ``guards`` are formulas that are 0 in
     every call whose sizes the program is for; ``checks`` are slabs of one bool that are False after every run that
     met no wrong data.  Where one is not, the careful evaluation of the graph says what is wrong.
     """
@@ -323,7 +356,7 @@ def contiguous(shape: Sequence[Size]) -> tuple[Size, ...]:
     step: Size = 1
     for size in reversed(shape):
         strides.append(step)
-        step = step * size
+        step = step * (size if size != 0 else 1)  # an empty array has strides too: they say which loops run along it
     return tuple(reversed(strides))
 
 

@@ -12,6 +12,7 @@ from graphc.ir import Array
 from graphc.kernel import Index
 from graphc.kernel_form import Checker, Form
 from graphc.kernel_numbers import Env, Numbers
+from graphc.ops import OPS
 
 __all__ = ["Accesses"]
 
@@ -57,6 +58,9 @@ class Accesses(Checker):
             self.refuse(f"it stores nothing where the range {empty} is empty, and {o.name} has {numbers.sizes[v.operand]} element(s)", i)
 
     def inside(self, i: int, index: Index) -> None:
+        if self.kernel.values[i].op == "load" and self.kernel.values[i].args and not index.gathers:
+            self.inside_where(i, index)
+            return
         low, high = self.numbers.span(index)
         for a, stride in index.gathers:
             reach = self.interval(a)
@@ -68,6 +72,45 @@ class Accesses(Checker):
         size = self.numbers.sizes[self.kernel.values[i].operand]
         if low < 0 or high >= size:
             self.refuse(f"it touches the elements {low} to {high} of operand {o.name}, which has {size}", i)
+
+    def inside_where(self, i: int, index: Index) -> None:
+        """A load under a condition stays inside where that is true: looked at point by point, at both ends of each range."""
+        numbers, v = self.numbers, self.kernel.values[i]
+        ranges = self.form.depends[v.args[0]] | {r for r, _ in index.terms}
+        steps = numbers.ends(ranges)
+        found: dict[int, Array] = {}
+        for k in self.below(v.args[0], i):
+            found[k] = self.computed(k, found, steps)
+        places = np.full([1] * len(steps), numbers.number(index.offset), np.int64)
+        for r, stride in index.terms:
+            places = places + steps[r] * numbers.number(stride)
+        touched = np.broadcast_to(places, np.broadcast_shapes(places.shape, found[v.args[0]].shape))[
+            np.broadcast_to(found[v.args[0]], np.broadcast_shapes(places.shape, found[v.args[0]].shape))]
+        size = numbers.sizes[v.operand]
+        if touched.size and (int(touched.min()) < 0 or int(touched.max()) >= size):
+            o = self.kernel.operands[v.operand]
+            self.refuse(f"it touches the elements {int(touched.min())} to {int(touched.max())} of operand {o.name}, which has {size}", i)
+
+    def below(self, a: int, i: int) -> list[int]:
+        """The value ``a`` and all that it is computed from, operands first; no more than ranges, sizes and literals."""
+        needed = {a}
+        for k in range(a, -1, -1):
+            if k in needed:
+                v = self.kernel.values[k]
+                if v.op not in ("range", "size", "literal", "cast", "apply"):
+                    self.refuse(f"where it reads depends on %{k}, a {v.op}: that must follow from the loops and the sizes", i)
+                needed.update(v.args)
+        return sorted(needed)
+
+    def computed(self, k: int, found: dict[int, Array], steps: dict[int, Array]) -> Array:
+        v = self.kernel.values[k]
+        if v.op == "range":
+            return steps[v.over[0]]
+        if v.op in ("size", "literal"):
+            return np.full([1] * len(steps), self.numbers.number(v.data) if v.op == "size" else v.data, v.dtype)
+        if v.op == "cast":
+            return found[v.args[0]].astype(v.dtype)
+        return np.asarray(OPS[v.word].forward(*[found[a] for a in v.args]))
 
     def interval(self, a: int) -> tuple[int, int] | None:
         """The least and the greatest value of an integer, where it is computed from what is known."""

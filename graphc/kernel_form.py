@@ -116,7 +116,7 @@ class Form(Checker):
         v = self.kernel.values[i]
         if v.op not in COUNTS and v.op != "apply":
             self.fail(f"there is no instruction {v.op!r}", i)
-        if v.op != "apply" and len(v.args) != COUNTS[v.op]:
+        if v.op != "apply" and len(v.args) != COUNTS[v.op] and not (v.op == "load" and len(v.args) == 1):
             self.fail(f"it has {len(v.args)} operand(s); {COUNTS[v.op]} expected", i)
         if v.dtype.name not in SHORT:
             self.fail(f"it is of dtype {v.dtype}", i)
@@ -226,6 +226,8 @@ class Form(Checker):
         """What the result of an instruction must be."""
         args = [self.kernel.values[a].dtype for a in v.args]
         if v.op == "load":
+            if args and (not dtypes.is_bool(args[0]) or self.kernel.operands[v.operand].mode != "in"):
+                self.fail(f"it reads where %{v.args[0]} is true: that is a bool, and the operand an in operand", i)
             return self.kernel.operands[v.operand].dtype
         if v.op == "store":
             if args[0] != self.kernel.operands[v.operand].dtype:

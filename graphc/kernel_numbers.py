@@ -158,6 +158,17 @@ class Numbers:
             most //= 2
         return {r: min(e, most) for r, e in full.items()}
 
+    def ends(self, ranges: Iterable[int], limit: int = LIMIT) -> dict[int, Array]:
+        """Values of these ranges, each along an axis of its own: all, or so many of the first and the last that there are at most ``limit`` points."""
+        order = sorted(ranges)
+        box = self.box(order, limit)
+        found: dict[int, Array] = {}
+        for i, r in enumerate(order):
+            extent, count = self.extents[r], box[r]
+            values = np.arange(extent) if count >= extent else np.concatenate([np.arange(count - count // 2), np.arange(extent - count // 2, extent)])
+            found[r] = values.astype(np.int64).reshape([-1 if k == i else 1 for k in range(len(order))])
+        return found
+
     def places(self, index: Index, box: Mapping[int, int]) -> Array:
         """The element at every point of the box, which has all ranges of the index; one axis for each range of the box."""
         total = np.full([1] * len(box), self.number(index.offset), np.int64)

@@ -151,6 +151,8 @@ class _Reader(Scope):
             if op == "store":
                 line.expect(",")
                 args = self.args(line)
+            elif line.accept("where"):
+                args = self.args(line)
             return Instr(op, dtype, args, operand, index)
         if op == "reduce":
             word = line.name()

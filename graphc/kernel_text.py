@@ -18,6 +18,7 @@ The form, all of it:
           %4 = f32 literal 0.5
           %5 = f32 load x[%3*m + 3]
           %6 = f32 mul %4, %5             (any word but these is an op of graphc.ops)
+          %7 = f32 load x[i - 1] where %8 (0 where %8 is false)
       finish                              (the stages after the grid, if there are any)
         for j < m vector
           ...
@@ -41,7 +42,7 @@ from graphc import dims
 from graphc.dims import Call, Dim, Size, Symbol
 from graphc.dtypes import SHORT
 from graphc.errors import UNKNOWN, Origin
-from graphc.kernel import CallOut, Index, Instr, Kernel, Launch, Operand, Product, Program, Slab, Stage, View, contiguous
+from graphc.kernel import CallOut, Index, Instr, Kernel, Launch, Operand, Ordered, Product, Program, Slab, Stage, View, contiguous
 from graphc.kernel_parse import parse_kernel
 from graphc.text import COMMENT_COLUMN, DIM_FUNCTIONS, Printer, array_text, name_text, scalar_text
 
@@ -200,7 +201,7 @@ class _Text:
     def instr(self, v: Instr) -> str:
         args = ", ".join(f"%{a}" for a in v.args)
         if v.op == "load":
-            text = f"load {self.access(v)}"
+            text = f"load {self.access(v)}" + (f" where {args}" if v.args else "")
         elif v.op == "store":
             text = f"store {self.access(v)}, {args}"
         elif v.op == "reduce":
@@ -336,6 +337,9 @@ class _ProgramText:
             if isinstance(step, Product):
                 scratch = f", scratch {self.label(step.scratch)}" if step.scratch >= 0 else ""
                 yield self.step(i, f"{self.view(step.out)} = product {self.view(step.a)} @ {self.view(step.b)}{scratch}", step.origin)
+            elif isinstance(step, Ordered):
+                operands = ", ".join(self.view(v) for v in step.operands)
+                yield self.step(i, f"{self.view(step.out)} = ordered {step.word}({operands}; axis={step.axis})", step.origin)
             else:
                 yield self.step(i, self.call_out(step), step.origin)
         yield ""

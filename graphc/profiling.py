@@ -30,7 +30,7 @@ from graphc.costing import node_flops, step_work
 from graphc.dims import Size, Symbol
 from graphc.errors import UNKNOWN, GraphcValueError, Origin
 from graphc.ir import Array, Graph, Node, Var
-from graphc.kernel import Launch, Product, Program, Step
+from graphc.kernel import Launch, Ordered, Product, Program, Step
 from graphc.ops.evaluate import run_node
 from graphc.variants import Variants
 
@@ -239,6 +239,8 @@ def _about(program: Program, step: Step) -> tuple[str, str, Sequence[Size], str]
     if isinstance(step, Product):
         sizes = (*step.out.shape[:-2], step.a.shape[-2], step.a.shape[-1], step.b.shape[-1])
         return "matmul", "product", sizes, _number([program.slabs[step.out.slab].dtype])
+    if isinstance(step, Ordered):
+        return f"ordered {step.word}", "kernel", step.operands[0].shape, _number([program.slabs[step.out.slab].dtype])
     result = program.slabs[step.outputs[0]]
     return step.node.op.name, "call", result.shape, _number([result.dtype])
 

@@ -14,11 +14,12 @@ Of a kernel (kernel_form.py, kernel_accesses.py):
 Of a program:
 
     steps       read what is there already, write neither arguments nor constants, and use no size before it is found out
-    operands    are as large as their slabs, views stay inside theirs, products fit
+    operands    are as large as their slabs, views stay inside theirs, products and ordered loops fit
+    parts       a slab is wholly written before it is read or given back (looked at in slabs of up to MOST elements)
     checks      are single bools, and guards are known when a call begins
     memory      of two arena slabs that are needed at one time is never the same, but where a kernel overwrites one with
                 the other (``Slab.inplace``)
-    roots       are output or fresh slabs of their own, each written by one step
+    roots       are output or fresh slabs of their own
 
 Accesses, sizes and places in the arena are checked in numbers: see kernel_numbers.py.  A position that is gathered
 is known where it is computed from ranges, sizes and literals; else it is the program's business, and what reads
@@ -32,16 +33,20 @@ from typing import NoReturn
 
 import numpy as np
 
-from graphc import dims
+from graphc import dims, dtypes
 from graphc.dims import Size, Symbol
 from graphc.errors import UNKNOWN, Origin, VerificationError
-from graphc.ir import Relation
-from graphc.kernel import PLACES, CallOut, Kernel, Launch, Product, Program, Slab, Step, View
+from graphc.ir import Array, Relation
+from graphc.kernel import ORDERED, PLACES, CallOut, Kernel, Launch, Ordered, Product, Program, Slab, Step, View
 from graphc.kernel_accesses import Accesses
 from graphc.kernel_form import Form
-from graphc.kernel_numbers import Env, samples
+from graphc.kernel_numbers import Env, Numbers, samples
 
 __all__ = ["verify_kernel", "verify_program"]
+
+
+#: elements of a slab up to which each is followed
+MOST = 1 << 12
 
 
 def verify_kernel(kernel: Kernel, relations: Sequence[Relation] = (), where: Origin = UNKNOWN, envs: Sequence[Env] | None = None) -> None:
@@ -75,6 +80,7 @@ class _Program:
         self.writers: list[list[int]] = [[] for _ in program.slabs]
         self.readers: list[list[int]] = [[] for _ in program.slabs]
         self.known: set[Symbol] = set()  # data symbols that a step has found out
+        self.written: dict[int, list[Array | None]] = {}  # of slabs: for each env which elements are there
         relations = [*(r for r, _ in program.graph.relations), *(Relation("equal", guard, 0) for guard in program.guards)]
         counts = [size for s in self.slabs for size in s.shape]
         rest = [*(s.offset for s in self.slabs), program.arena]
@@ -93,7 +99,8 @@ class _Program:
         self.arguments()
         checked: set[int] = set()
         for i, step in enumerate(self.program.steps):
-            what = step.kernel.name if isinstance(step, Launch) else step.node.op.name if isinstance(step, CallOut) else "product"
+            what = step.kernel.name if isinstance(step, Launch) else step.node.op.name if isinstance(step, CallOut) else \
+                "product" if isinstance(step, Product) else f"ordered {step.word}"
             self.label, self.where = f"program {self.program.name}, step {i} ({what})", step.origin
             self.step(i, step)
             if isinstance(step, Launch):
@@ -103,6 +110,8 @@ class _Program:
                 self.launch(step)
             elif isinstance(step, Product):
                 self.product(step)
+            elif isinstance(step, Ordered):
+                self.ordered(step)
             else:
                 self.call_out(step)
             self.note(i, step)
@@ -147,7 +156,8 @@ class _Program:
     def sizes(self, step: Step) -> Iterator[Size]:
         if isinstance(step, Launch):
             yield from step.kernel.sizes()
-        for v in step.inputs if isinstance(step, CallOut) else (step.a, step.b, step.out) if isinstance(step, Product) else ():
+        for v in step.inputs if isinstance(step, CallOut) else (step.a, step.b, step.out) if isinstance(step, Product) else \
+                (*step.operands, step.out) if isinstance(step, Ordered) else ():
             yield from (v.offset, *v.shape, *v.strides)
 
     def step(self, i: int, step: Step) -> None:
@@ -162,6 +172,7 @@ class _Program:
         for s in step.reads:
             if s < 0 or (not self.writers[s] and self.slabs[s].place not in ("argument", "constant")):
                 self.fail(f"it reads {self.text(s) if s >= 0 else 'no slab'}, which is not written yet")
+            self.whole(s)
         places = ("fresh",) if isinstance(step, CallOut) else ("arena", "output")
         for s in step.writes:
             if s < 0 or self.slabs[s].place not in places:
@@ -178,6 +189,7 @@ class _Program:
             self.readers[s].append(i)
         for s in step.writes:
             self.writers[s].append(i)
+            self.part(s, step)
         if isinstance(step, CallOut):
             self.known |= {s for s, _, _ in step.found}
 
@@ -216,6 +228,56 @@ class _Program:
                 self.fail(f"{self.text(step.scratch)} is too small for operand 1")
         if step.scratch >= 0 and self.slabs[step.scratch].dtype != self.slabs[b.slab].dtype:
             self.fail(f"{self.text(step.scratch)} is of another dtype than operand 1")
+
+    def ordered(self, step: Ordered) -> None:
+        out, axis = step.out, step.axis
+        if len(step.operands) != ORDERED.get(step.word) or not 0 <= axis < len(out.shape):
+            self.fail(f"{len(step.operands)} operands along axis {axis} of {len(out.shape)}: the word {step.word!r} does not take them")
+        scatters = step.word in ("set", "add")
+        for n, v in enumerate((*step.operands, out)):
+            what = f"operand {n}" if n < len(step.operands) else "the result"
+            self.view(v, what)
+            if len(v.shape) != len(out.shape):
+                self.fail(f"{what} has rank {len(v.shape)}, the result {len(out.shape)}")
+            for k, size in enumerate(v.shape):
+                if not (scatters and v is out and k == axis):
+                    self.agree(size, step.operands[0].shape[k], f"axis {k} of {what} has size {{}}, of operand 0 {{}}")
+            dtype = self.slabs[v.slab].dtype
+            if not (dtypes.is_integer(dtype) if scatters and n == 1 else dtype == self.slabs[out.slab].dtype):
+                self.fail(f"{what} is {dtype}")
+        if out.slab in [v.slab for v in step.operands]:
+            self.fail("it writes to what it reads")
+        for env in self.envs:
+            if not _distinct(out, env):
+                self.fail("two elements of the result lie in one place")
+
+    # -- what is there ------------------------------------------------------------------------
+
+    def part(self, s: int, step: Step) -> None:
+        """Note what ``step`` writes of the slab."""
+        marks = self.written.setdefault(s, [None] * len(self.envs))
+        for n, env in enumerate(self.envs):
+            size = self.number(self.slabs[s].elements, env)
+            if size > MOST:
+                continue
+            mark = marks[n]
+            if mark is None:
+                mark = marks[n] = np.zeros(size, np.bool_)
+            if isinstance(step, CallOut) or (isinstance(step, Product) and s == step.scratch):
+                mark[:] = True
+            elif isinstance(step, Launch):
+                numbers = Numbers(step.kernel, env)
+                for v in step.kernel.values:
+                    if v.op == "store" and step.slabs[v.operand] == s and v.index is not None:
+                        mark[numbers.places(v.index, {r: numbers.extents[r] for r, _ in v.index.terms}).ravel()] = True
+            elif not (isinstance(step, Ordered) and step.word in ("set", "add")):
+                mark[_elements(step.out, env)] = True
+
+    def whole(self, s: int) -> None:
+        """Everything of a slab is there."""
+        for mark, env in zip(self.written.get(s, ()), self.envs, strict=False):
+            if mark is not None and not mark.all():
+                self.fail(f"element {int(np.argmin(mark))} of {self.text(s)} is read before any step has written it{_at(env)}")
 
     def call_out(self, step: CallOut) -> None:
         node = step.node
@@ -278,8 +340,9 @@ class _Program:
                 self.fail(f"root {k} is {self.text(r)}; the graph has {v.type}")
             for size, want in zip(s.shape, v.type.shape, strict=True):
                 self.agree(size, want, f"root {k} is {self.text(r)} of size {{}} where the graph has {{}}")
-            if len(self.writers[r]) != 1:
-                self.fail(f"root {k}, {self.text(r)}, is written by {len(self.writers[r])} steps: one expected")
+            if not self.writers[r]:
+                self.fail(f"root {k}, {self.text(r)}, is written by no step")
+            self.whole(r)
         self.where = UNKNOWN
 
     def checks(self) -> None:
@@ -350,6 +413,15 @@ def _distinct(v: View, env: Env) -> bool:
                 return any(m == 0 for _, m in axes)  # of no elements, all do
             reach += stride * (n - 1)
     return True
+
+
+def _elements(v: View, env: Env) -> Array:
+    """The elements of its slab that a view sees."""
+    total = np.full([1] * len(v.shape), dims.evaluate(v.offset, env), np.int64)
+    for k, (n, stride) in enumerate(zip(v.shape, v.strides, strict=True)):
+        steps = np.arange(dims.evaluate(n, env), dtype=np.int64) * dims.evaluate(stride, env)
+        total = total + steps.reshape([-1 if a == k else 1 for a in range(len(v.shape))])
+    return total.ravel()
 
 
 def _is_symbol(size: Size, symbol: Symbol) -> bool:

@@ -92,7 +92,7 @@ def _in_place(step: Launch, slabs: Sequence[Slab], at: int) -> Launch:
     used: set[int] = set()
     changed = False
     for k, operand in enumerate(operands):
-        if operand.mode != "out" or slabs[step.slabs[k]].place != "arena":
+        if operand.mode != "out" or slabs[step.slabs[k]].place != "arena" or slabs[step.slabs[k]].first != at:
             continue
         for j, other in enumerate(kernel.operands):
             if other.mode != "in" or j in used or other.dtype != operand.dtype or other.size != operand.size:

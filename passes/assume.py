@@ -14,11 +14,21 @@ from graphc import dims
 from graphc.dims import Dim, Size, Symbol
 from graphc.ir import Graph, Shared, Type, Var, rebuild
 
-__all__ = ["assume", "assumptions"]
+__all__ = ["assume", "assumptions", "equalities"]
+
+
+def equalities(graph: Graph) -> dict[Symbol, Size]:
+    """What each symbol of an input must be, because the door lets no other call in: a number, or another symbol."""
+    return _same(graph, "equal")
 
 
 def assumptions(graph: Graph) -> dict[Symbol, Size]:
-    """What each symbol of an input is taken to be: a number, or another symbol.  Sizes of state keep their symbols."""
+    """What each symbol of an input is taken to be where it meets another size: a number, or another symbol."""
+    return _same(graph, "broadcast")
+
+
+def _same(graph: Graph, kind: str) -> dict[Symbol, Size]:
+    """Sizes of state keep their symbols."""
     if any(isinstance(value, Graph) for node in graph.nodes for value in node.attrs.values()):
         return {}  # inner graphs share the sizes of the outside
     fixed = {s for v in graph.shared for size in v.type.shape for s in dims.symbols(size)}
@@ -30,7 +40,7 @@ def assumptions(graph: Graph) -> dict[Symbol, Size]:
         return size
 
     for relation, _ in graph.relations:
-        if relation.kind != "broadcast":
+        if relation.kind != kind:
             continue
         a, b = find(relation.a), find(relation.b)
         if a == b:
@@ -38,7 +48,9 @@ def assumptions(graph: Graph) -> dict[Symbol, Size]:
         for one, other in ((b, a), (a, b)):  # the later one gives way, a number never
             symbol = one.symbol if isinstance(one, Dim) else None
             whole = isinstance(other, int) or other.symbol is not None
-            if symbol is not None and symbol not in fixed and symbol.min <= 1 and whole and other != 1:
+            if symbol is None or symbol.name is not None or symbol in fixed or not whole:
+                continue  # a named dim stays what the user calls it
+            if kind == "equal" or (symbol.min <= 1 and other != 1):
                 same[symbol] = other
                 break
     return {s: find(size) for s, size in same.items()}
@@ -46,6 +58,8 @@ def assumptions(graph: Graph) -> dict[Symbol, Size]:
 
 def assume(graph: Graph, same: Mapping[Symbol, Size]) -> Graph:
     """The graph for calls in which each symbol has that size."""
+    if not same:
+        return graph
     new: dict[Var, Var] = {}
     for v in graph.inputs:
         shape = tuple([dims.substitute(size, same) for size in v.type.shape])

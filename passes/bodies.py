@@ -7,7 +7,7 @@ from graphc.dims import Size
 from graphc.ir import Node
 from graphc.ops.core import constant_op, dim_op
 
-__all__ = ["MOVES", "Shape", "is_broadcast", "is_counter", "is_gather", "is_move", "is_pointwise", "moves_inside", "reduction_of"]
+__all__ = ["MOVES", "Shape", "is_broadcast", "is_counter", "is_gather", "is_move", "is_pointwise", "is_window", "moves_inside", "reduction_of"]
 
 Shape = tuple[Size, ...]
 
@@ -16,13 +16,18 @@ MOVES = ("transpose", "expand_dims", "squeeze")
 
 
 def is_gather(node: Node) -> bool:
-    """One element of operand 0, which lies in memory, at a position read from operand 1."""
-    return node.op.name == "take_within"
+    """One element of operand 0, which lies in memory: at a position read from operand 1, or a fixed number of steps away."""
+    return node.op.name == "take_within" or is_window(node)
+
+
+def is_window(node: Node) -> bool:
+    """Operand 0 laid into something larger, its elements side by side as they were; operand 1 stands around it."""
+    return node.op.name == "window" and all(step == 1 for step in node.attrs["steps"])
 
 
 def is_counter(node: Node) -> bool:
-    """The loop variable itself: ``iota`` of a size known at the door."""
-    return node.op.name == "iota" and not node.inputs
+    """What follows from the loop variables alone: ``iota`` of a size known at the door, ``inside``."""
+    return (node.op.name == "iota" and not node.inputs) or node.op.name == "inside"
 
 
 def is_move(node: Node) -> bool:

@@ -18,9 +18,13 @@ class Rewrite(NamedTuple):
 
 @dataclass
 class Context:
-    """``level``: "exact" or "fast"; ``exclude``: names of rules not to use; ``log``: what fired, in order."""
+    """``level``: "exact" or "fast"; ``exclude``: names of rules not to use; ``log``: what fired, in order.
+
+    ``native``: is the graph for a backend that runs kernels?
+    """
 
     level: str = "exact"
     exclude: frozenset[str] = frozenset()
     fold_limit: int = 1 << 16
     log: list[Rewrite] = field(default_factory=list)
+    native: bool = False

@@ -9,7 +9,8 @@ What it promises: the same values as the ops' ``forward``, computed in the same 
                                                                   elementwise result is computed from those of its operands
     inc_along_axis(0, y, p)    where(iota == within(p), y, 0)     where p has one position along the axis; its sum along it is y
 
-Half precisions are computed in float32 and rounded once.
+Half precisions are computed in float32 and rounded once.  For backends that run kernels, what moves elements, sets parts or
+reads at positions is put into other words too: passes/moving.py.
 """
 
 from __future__ import annotations
@@ -24,17 +25,20 @@ from graphc.ir import Graph, Node, Var, apply, make_node, rebuild
 from graphc.ops.arithmetic import add, div, sub, where
 from graphc.ops.choosing import clip
 from graphc.ops.comparison import equal
-from graphc.ops.core import cast, constant, constant_value, is_door
+from graphc.ops.core import cast, constant, is_door
 from graphc.ops.creation import iota_op
 from graphc.ops.cumulative import accumulator
-from graphc.ops.gathering import take_within_op, within_op
+from graphc.ops.gathering import take_within_op
 from graphc.ops.movement import expand_dims, squeeze
 from graphc.ops.reduction import sum as sum_
 from graphc.ops.softmaxes import peak_op
 from graphc.ops.transcendental import exp, log
-from graphc.passes.bodies import is_broadcast, is_move, is_pointwise
+from graphc.passes.bodies import is_broadcast, is_pointwise
 from graphc.passes.context import Context, Rewrite
+from graphc.passes.lifting import lifted
 from graphc.passes.merge import merge
+from graphc.passes.moving import MOVED, is_zeros, moved, no_negative_zero, one_of_each_row, positions_within
+from graphc.passes.native import is_native
 
 __all__ = ["expand"]
 
@@ -46,9 +50,11 @@ DEPTH = 4
 
 def expand(graph: Graph, context: Context) -> Graph:
     """Softmaxes and positions as loops; see the module's docstring."""
-    if not any(node.op.name in SOFTMAXES or node.op.name in POSITIONS for node in graph.nodes):
+    names = {*SOFTMAXES, *POSITIONS, *(MOVED if context.native else ())}
+    if not any(node.op.name in names for node in graph.nodes):
         return graph
 
+    joining = {v for node in graph.nodes if is_native(node) for v in node.inputs} if context.native else set()
     single: dict[Var, tuple[Var, int]] = {}  # arrays with one value in each row: the values, and along which axis
 
     def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
@@ -64,25 +70,33 @@ def expand(graph: Graph, context: Context) -> Graph:
                     single[y] = (inputs[1], node.attrs["axis"])
             elif node.op.name == "sum" and inputs[0] in single and node.attrs["axis"] == (single[inputs[0]][1],):
                 value, axis = single[inputs[0]]
-                y = _no_negative_zero(value)
+                y = no_negative_zero(value)
                 y = y if node.attrs["keepdims"] else squeeze(y, (axis,))
+            elif context.native and (rows := one_of_each_row(node, inputs)) is not None:  # x[arange(n), p]
+                if node.op.name == "advanced_subtensor":
+                    taken = _taken(inputs[0], rows, 1)
+                    y = squeeze(taken, (1,)) if taken is not None else None
+                else:
+                    value = expand_dims(inputs[1], (1,))
+                    y = _one_hot(inputs[0], value, rows, 1)
+                    if y is not None:
+                        single[y] = (value, 1)
+            if y is None and context.native:
+                y = moved(node, inputs, any(v in joining for v in node.outputs))
         if y is None or y.type != node.outputs[0].type:
             return None
         context.log.append(Rewrite("expand", node.outputs[0], y))
         return [y]
 
-    return merge(graph.with_roots(rebuild(graph.roots, {}, visit=visit)), context)
-
-
-def _within(p: Var, size: dims.Size) -> Var:
-    return apply(within_op, p, size=size)
+    graph = graph.with_roots(rebuild(graph.roots, {}, visit=visit))
+    return merge(lifted(graph) if context.native else graph, context)
 
 
 def _taken(x: Var, p: Var, axis: int) -> Var | None:
     n = x.type.shape[axis]
     if not is_door(n) or p.type.ndim == 0:
         return None
-    positions = _within(p, n)
+    positions = positions_within(p, n)
     if dims.is_one(p.type.shape[axis]):
         lifted = _lifted(x, positions, axis, DEPTH)
         if lifted is not None:
@@ -98,17 +112,17 @@ def _lifted(x: Var, positions: Var, axis: int, depth: int) -> Var | None:
     if node is not None and depth and is_pointwise(node) and not is_broadcast(node) and node.op.pure:
         operands: list[Var] = []
         for v in node.inputs:
-            own = axis - (x.type.ndim - v.type.ndim)
-            if own < 0 or dims.is_one(v.type.shape[own]):
+            missing = x.type.ndim - v.type.ndim
+            if axis < missing or dims.is_one(v.type.shape[axis - missing]):
                 operands.append(v)
                 continue
-            part = _lifted(v, positions, axis, depth - 1) if v.type.ndim == x.type.ndim else None
+            part = _lifted(expand_dims(v, tuple(range(missing))) if missing else v, positions, axis, depth - 1)
             if part is None:
                 return None
             operands.append(part)
         return make_node(node.op, operands, node.attrs).outputs[0]
     rest = [(a, b) for i, (a, b) in enumerate(zip(x.type.shape, positions.type.shape, strict=True)) if i != axis]
-    return apply(take_within_op, x, positions, axis=axis) if all(a == b for a, b in rest) else None
+    return apply(take_within_op, x, positions, axis=axis) if all(a == b or dims.is_one(a) for a, b in rest) else None
 
 
 def _one_hot(x: Var, y: Var, p: Var, axis: int) -> Var | None:
@@ -117,8 +131,7 @@ def _one_hot(x: Var, y: Var, p: Var, axis: int) -> Var | None:
     n = x.type.shape[axis]
     if base is None or not is_broadcast(base) or not is_door(n) or not dims.is_one(p.type.shape[axis]) or x.type.dtype.kind == "b":
         return None
-    value = constant_value(base.inputs[0])
-    if value is None or value.size != 1 or value.item() != 0:
+    if not is_zeros(x):
         return None
     if any(a != b for i, (a, b) in enumerate(zip(x.type.shape, p.type.shape, strict=True)) if i != axis):
         return None
@@ -127,18 +140,7 @@ def _one_hot(x: Var, y: Var, p: Var, axis: int) -> Var | None:
     if behind:
         places = expand_dims(places, tuple(range(1, 1 + behind)))
     zero = constant(0, x.type.dtype)
-    return where(equal(places, _within(p, n)), _no_negative_zero(y), zero)
-
-
-def _no_negative_zero(y: Var) -> Var:
-    """``y + 0.0``, which is what adding to an array of zeros gives; a constant is looked at."""
-    v = y
-    while v.node is not None and is_move(v.node):
-        v = v.node.inputs[0]
-    value = constant_value(v)
-    if value is not None and not bool((np.signbit(value) & (value == 0)).any() if value.dtype.kind == "f" else False):
-        return y
-    return add(y, constant(0, y.type.dtype))
+    return where(equal(places, positions_within(p, n)), no_negative_zero(y), zero)
 
 
 def _expanded(node: Node, x: Var) -> Var:

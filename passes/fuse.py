@@ -159,24 +159,19 @@ class _Grouping:
         v = node.outputs[0]
         if reduction_of(node) is not None or node.op.flops == 0:
             return True
-        places = list(labels.uses.get(v, {}).values())
-        own = {labels.find(r) for place in places for r in place if r >= 0}
-        space = {labels.find(r) for n, _ in (key for key in labels.uses.get(v, {})) for r in self._space(labels, n)}
         again = 1.0
-        inner = max(own, default=-1)
-        for r in space - own:
-            if r < inner:  # loops outside the innermost one that it depends on
-                again *= self._size(labels.extents[r])
+        for (reader, _), place in labels.uses.get(v, {}).items():
+            own = {labels.find(r) for r in place if r >= 0}
+            loops = [labels.find(r) for r in labels.values.get(reader.outputs[0], ()) if r >= 0]
+            inner = max((i for i, r in enumerate(loops) if r in own), default=-1)
+            times = 1.0  # loops outside the innermost one that it depends on
+            for r in loops[:max(inner, 0)]:
+                times *= 1.0 if r in own else self._size(labels.extents[r])
+            again = max(again, times)
         if again <= 1.0:
             return True
         elements = self.elements(v.type.shape)
         return BYTES_PER_FLOP * node.op.flops * elements * (again - 1) <= 2 * self.bytes(v.type)
-
-    def _space(self, labels: Labels, node: Node) -> tuple[int, ...]:
-        """All ranges that run where ``node`` reads."""
-        found = list(labels.values.get(node.outputs[0], ()))
-        found += labels.over.get(node, ())
-        return tuple(r for r in found if r >= 0)
 
     def _nest(self, labels: Labels, members: Sequence[int], reductions: Sequence[int], stored: Any, copied: int = -1) -> bool:
         """Is there a loop nest for these members, and does it store each of its results once?  ``copied``: a member that is no result."""

@@ -23,7 +23,7 @@ from graphc import dims
 from graphc.dims import Size
 from graphc.ir import Node, Var
 from graphc.ops.core import size_of_op
-from graphc.passes.bodies import is_gather, moves_inside, reduction_of
+from graphc.passes.bodies import is_gather, is_window, moves_inside, reduction_of
 
 __all__ = ["Label", "Labels", "Reduced", "Stored", "Unlabelled", "grid_of", "label_body", "ranges_of"]
 
@@ -203,6 +203,8 @@ def wanted(labels: Labels, node: Node, position: int, label: Label) -> Label | N
     if name == "squeeze":
         rest = iter(label)
         return tuple([-1 if i in node.attrs["axes"] else next(rest) for i in range(len(shape))])
+    if is_window(node) and position == 0:
+        return label  # the operand's own place is some steps away
     if is_gather(node) and position == 0:
         return tuple([-1 if i == node.attrs["axis"] or dims.is_one(s) else r for i, (s, r) in enumerate(zip(shape, label, strict=True))])
     if node.op.kind == "reduction":

@@ -6,7 +6,10 @@ op's own ``forward``; every root lies in memory of its own.
 
     view      transpose, reshape, slices, broadcasting, flip: strides and offsets; copied only where strides cannot say it
     kernel    elementwise ops, reductions, fused nodes: passes/labels.py and passes/stages.py
+    parts     operands that are joined, and windows with steps: kernels that write parts of one slab.  What computes an operand
+              of a join, and nothing else reads, writes it where it belongs
     product   matmul
+    ordered   running sums and products; setting and adding at positions
     call-out  everything else
 """
 
@@ -19,25 +22,30 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size
-from graphc.dtypes import DTYPES, is_complex
+from graphc.dtypes import DTYPES, is_complex, is_float
 from graphc.errors import Origin, on_behalf_of
 from graphc.ir import Graph, Node, Var, apply, make_node, with_inputs
-from graphc.kernel import CallOut, Launch, Product, Program, View, contiguous
+from graphc.kernel import CallOut, Launch, Ordered, Product, Program, View, contiguous
 from graphc.ops.arithmetic import add, pos, where
+from graphc.ops.broadcasting import broadcast_to_op
 from graphc.ops.comparison import greater_equal, less, logical_or
 from graphc.ops.control import fused_op
-from graphc.ops.core import cast, cast_op, constant, constant_op, dim_op, is_door, size_of_op
+from graphc.ops.core import cast, cast_op, constant, constant_op, dim_of, dim_op, is_door, size_of_op
+from graphc.ops.cumulative import accumulator
 from graphc.ops.reduction import any as any_
+from graphc.ops.reduction import sum as sum_
 from graphc.passes.bodies import is_counter, is_gather, is_pointwise, moves_inside, reduction_of
 from graphc.passes.labels import Unlabelled
 from graphc.passes.native import is_native
 from graphc.passes.stages import Source, build_kernel
-from graphc.passes.views import is_dense, view_of
+from graphc.passes.views import from_front, is_dense, outside, view_guard, view_of
 from graphc.plan import is_foreign
 
 __all__ = ["lower"]
 
 INT = DTYPES["int64"]
+#: the words of Ordered for the ops that are such loops
+ORDERED = {"set_within": "set", "inc_within": "add", "cumsum": "sum", "cumprod": "prod", "recurrence": "recurrence"}
 
 
 class _Lowering:
@@ -48,6 +56,7 @@ class _Lowering:
         self.names: dict[str, int] = {}
         self.constants: dict[Any, int] = {}
         self.new: dict[int, bool] = {}  # results of call-outs: is their memory surely new?
+        self.parts: dict[Var, View] = {}  # values that are computed where they belong: in a part of a slab
 
     # -- places -------------------------------------------------------------------------------
 
@@ -86,7 +95,9 @@ class _Lowering:
     def run(self) -> Program:
         program, graph = self.program, self.graph
         program.arguments = tuple([self.place(v, "argument") for v in (*graph.inputs, *graph.shared)])
-        for node in graph.nodes:
+        nodes = graph.nodes
+        self.joins(nodes)
+        for node in nodes:
             self.node(node)
         self.roots()
         return program
@@ -103,6 +114,16 @@ class _Lowering:
             self.product(node)
         elif op.name == "within":
             self.checked(node)
+        elif op.name == "concatenate" and is_plain(node):
+            self.joined(node)
+        elif op.name == "window" and is_plain(node) and not is_gather(node) and is_whole(node):
+            self.laid(node)
+        elif op.name == "roll" and is_plain(node):
+            self.rolled(node)
+        elif op.name == "sum_to" and reduction_of(node) is None and is_plain(node) and is_sum_of_stretches(node):
+            self.summed(node)
+        elif is_ordered(node):
+            self.ordered(node)
         elif is_native(node) and (is_pointwise(node) or is_gather(node) or is_counter(node) or reduction_of(node) is not None):
             self.kernel_of([node], node.inputs, node.outputs, node.origin, op.name)
         else:
@@ -116,19 +137,22 @@ class _Lowering:
         if node.op.name == "reshape" and len(node.inputs) == 1 and not is_dense(source):
             found = view_of(node, source)
             if found is not None:
+                self.guarded(view_guard(node))
                 return found
             if not all(is_door(s) for s in node.outputs[0].type.shape):
                 return None
             source = self.copied(node.inputs[0], node.origin)
-        return view_of(node, source)
+        found = view_of(node, source)
+        if found is not None:
+            self.guarded(view_guard(node))
+        return found
 
     def copied(self, v: Var, origin: Origin, place: str = "arena") -> View:
         """``v`` as a dense array of its own."""
         if is_complex(v.type.dtype):
             return self.called(make_node(pos, [v], {}, origin))
         inner = Var(v.type, name=v.name)
-        identity = make_node(cast_op, [inner], {"dtype": v.type.dtype}, origin) if v.type.dtype.kind == "b" else make_node(pos, [inner], {}, origin)
-        body = Graph([inner], identity.outputs, name=self.name("copy"))
+        body = Graph([inner], [same(inner, origin)], name=self.name("copy"))
         slab = self.program.slab(v.type.dtype, v.type.shape, place, "copy", v)
         self.launch(body, {inner: self.source(v)}, [slab], origin)
         return View(slab, v.type.shape, contiguous(v.type.shape))
@@ -140,14 +164,13 @@ class _Lowering:
     def fused(self, node: Node) -> None:
         body: Graph = node.attrs["body"]
         if all(is_native(part) or moves_inside(part) for part in body.nodes):
-            slabs = [self.program.slab(v.type.dtype, v.type.shape, "arena", v.name or body.name, v) for v in node.outputs]
+            sources = {b: self.source(v) for b, v in zip(body.inputs, node.inputs, strict=True)}
+            count = len(self.program.slabs)
             try:
-                self.launch(body, {b: self.source(v) for b, v in zip(body.inputs, node.inputs, strict=True)}, slabs, node.origin)
+                self.results(body, sources, node.outputs, node.origin, body.name)
             except Unlabelled:
-                del self.program.slabs[-len(slabs):]
+                del self.program.slabs[count:]
             else:
-                for v, slab in zip(node.outputs, slabs, strict=True):
-                    self.views[v] = View(slab, v.type.shape, contiguous(v.type.shape))
                 return
         # node by node
         inner: dict[Var, Var] = dict(zip(body.inputs, node.inputs, strict=True))
@@ -168,14 +191,152 @@ class _Lowering:
         else:
             copy = Node(node.op, tuple([inner.get(v, v) for v in node.inputs]), node.attrs, [v.type for v in node.outputs], origin)
             body = Graph(list(inner.values()), copy.outputs, name=self.name(name))
-        slabs = [self.program.slab(v.type.dtype, v.type.shape, "arena", v.name or name, v) for v in outputs]
-        self.launch(body, {b: self.source(v) for v, b in inner.items()}, slabs, origin)
-        for v, slab in zip(outputs, slabs, strict=True):
-            self.views[v] = View(slab, v.type.shape, contiguous(v.type.shape))
+        self.results(body, {b: self.source(v) for v, b in inner.items()}, outputs, origin, name)
+
+    def results(self, body: Graph, sources: dict[Var, Source], outputs: Sequence[Var], origin: Origin, name: str) -> None:
+        """A kernel and places for its results."""
+        slabs: list[int] = []
+        parts: list[View | None] = []
+        for v in outputs:
+            part = self.parts.get(v)
+            if part is not None and part.slab in slabs:
+                part = None  # a kernel writes to a slab by one operand
+            parts.append(part)
+            slabs.append(part.slab if part is not None else self.program.slab(v.type.dtype, v.type.shape, "arena", v.name or name, v))
+        self.launch(body, sources, slabs, origin, parts)
+        for v, slab, part in zip(outputs, slabs, parts, strict=True):
+            self.views[v] = part if part is not None else View(slab, v.type.shape, contiguous(v.type.shape))
+
+    # -- parts of a slab ------------------------------------------------------------------------
+
+    def region(self, view: View) -> Source:
+        return Source(view.slab, self.program.slabs[view.slab].elements, view.shape, view.strides, view.offset)
+
+    def joins(self, nodes: Sequence[Node]) -> None:
+        """Slabs for the results of joins; what one join alone reads is computed in its part."""
+        readers: dict[Var, int] = dict.fromkeys(self.graph.roots, 2)
+        for node in nodes:
+            for v in node.inputs:
+                readers[v] = readers.get(v, 0) + 1
+        for node in reversed(nodes):
+            if node.op.name != "concatenate" or not is_plain(node):
+                continue
+            v = node.outputs[0]
+            out = self.views[v] = self.parts.get(v) or self.fresh(v, "joined")
+            for v, part in zip(node.inputs, parts_of(node, out), strict=True):
+                while readers[v] == 1 and v.type.shape == part.shape:
+                    self.parts[v] = part
+                    if v.node is None or v.node.op.name != "expand_dims":
+                        break
+                    kept = [a for a in range(len(part.shape)) if a not in v.node.attrs["axes"]]
+                    v = v.node.inputs[0]
+                    part = View(part.slab, tuple([part.shape[a] for a in kept]), tuple([part.strides[a] for a in kept]), part.offset)
+
+    def fresh(self, v: Var, name: str) -> View:
+        slab = self.program.slab(v.type.dtype, v.type.shape, "arena", v.name or name, v)
+        return View(slab, v.type.shape, contiguous(v.type.shape))
+
+    def joined(self, node: Node) -> None:
+        """What is not in its part yet is copied there."""
+        out = node.outputs[0]
+        if out not in self.views:  # inside of a fused node that is no loop nest
+            self.views[out] = self.fresh(out, "joined")
+        for v, part in zip(node.inputs, parts_of(node, self.views[out]), strict=True):
+            if not alike(self.views.get(v), part):
+                self.filled(v, part, node.origin, "join")
+
+    def filled(self, v: Var, part: View, origin: Origin, name: str) -> None:
+        """``v`` copied into a part of a slab; it broadcasts."""
+        inner = x = Var(v.type, name=v.name)
+        if v.type.shape != part.shape:
+            x = apply(broadcast_to_op, inner, shape=part.shape)
+        body = Graph([inner], [same(x, origin)], name=self.name(name))
+        self.launch(body, {inner: self.source(v)}, [part.slab], origin, [part])
+
+    def laid(self, node: Node) -> None:
+        """A window with steps: what stands around it everywhere, then the elements over that."""
+        x, fill = node.inputs
+        out = self.fresh(node.outputs[0], "window")
+        self.filled(fill, out, node.origin, "around")
+        starts, steps = node.attrs["starts"], node.attrs["steps"]
+        offset: Size = out.offset
+        for start, stride in zip(starts, out.strides, strict=True):
+            offset = offset + start * stride
+        part = View(out.slab, x.type.shape, tuple([t * s for t, s in zip(out.strides, steps, strict=True)]), offset)
+        self.filled(x, part, node.origin, "window")
+        self.views[node.outputs[0]] = out
+
+    def rolled(self, node: Node) -> None:
+        """Along each axis two pieces change places."""
+        x, out = self.view(node.inputs[0]), self.fresh(node.outputs[0], "roll")
+        pieces = [(x, out)]
+        for axis, by in zip(node.attrs["axes"], node.attrs["shifts"], strict=True):
+            n = x.shape[axis]
+            k = dims.mod(by, dims.dim_max(n, 1))
+            pieces = [(piece(a, axis, first, size), piece(b, axis, where_, size))
+                      for a, b in pieces for first, where_, size in ((0, k, n - k), (n - k, 0, k))]
+        for a, b in pieces:
+            self.moved_piece(node.outputs[0], a, b, node.origin)
+        self.views[node.outputs[0]] = out
+
+    def moved_piece(self, v: Var, source: View, target: View, origin: Origin) -> None:
+        inner = Var(v.type.with_shape(source.shape), name=v.name)
+        self.launch(Graph([inner], [same(inner, origin)], name=self.name("part")), {inner: self.region(source)}, [target.slab], origin, [target])
+
+    def summed(self, node: Node) -> None:
+        """``sum_to`` where only the call says which axes are summed: axis by axis, a copy that moves nothing or a sum over nothing."""
+        v = node.outputs[0]
+        view = self.view(node.inputs[0])
+        for axis, want in enumerate(v.type.shape):
+            have = view.shape[axis]
+            if have == want:
+                continue
+            shape = (*view.shape[:axis], want, *view.shape[axis + 1:])
+            slab = self.program.slab(v.type.dtype, shape, "arena", v.name or "sum", v)
+            out = View(slab, shape, contiguous(shape))
+            differ = dims.dim_min(dims.dim_max(have - want, want - have), 1)
+            self.guarded(differ * dims.dim_max(want - 1, 1 - want))
+            self.moved_piece(v, piece(view, axis, 0, want * (1 - differ)), piece(out, axis, 0, want * (1 - differ)), node.origin)
+            source, target, along = view, piece(out, axis, 0, 1), axis
+            if len(shape) == 1:  # no other axis that could be empty
+                source = View(source.slab, (1, *source.shape), (0, *source.strides), source.offset)
+                target, along = View(target.slab, (1, *target.shape), (1, *target.strides), target.offset), 1
+            other = 1 if along == 0 else 0
+            source, target = piece(source, other, 0, source.shape[other] * differ), piece(target, other, 0, target.shape[other] * differ)
+            inner = Var(v.type.with_shape(source.shape), name=v.name)
+            with on_behalf_of(node.origin):
+                total = sum_(inner, (along,), keepdims=True)
+            self.launch(Graph([inner], [total], name=self.name("sum_to")), {inner: self.region(source)}, [slab], node.origin, [target])
+            view = out
+        self.views[v] = view
+
+    # -- one after the other --------------------------------------------------------------------
+
+    def ordered(self, node: Node) -> None:
+        word = ORDERED[node.op.name]
+        operands = node.inputs
+        if word in ("set", "add"):
+            out = self.copied(operands[0], node.origin)
+            operands = operands[1:]
+        else:
+            out = self.fresh(node.outputs[0], node.op.name)
+        views = [self.view(v) for v in operands]
+        if node.attrs.get("reverse"):
+            views = [turned(view, node.attrs["axis"]) for view in views]
+        target = turned(out, node.attrs["axis"]) if node.attrs.get("reverse") else out
+        self.program.steps.append(Ordered(word, tuple(views), target, node.attrs["axis"], node.origin))
+        self.views[node.outputs[0]] = out
 
     def checked(self, node: Node) -> None:
         """Positions counted from the front, and a check that none is outside."""
         v, size = node.inputs[0], node.attrs["size"]
+        known = dim_of(v)
+        if known is not None and is_door(known):  # the sizes say whether it is inside
+            self.guarded(outside(known, size))
+            value = from_front(known, size)
+            where_ = constant(value, INT) if isinstance(value, int) else apply(dim_op, size=value)
+            self.views[node.outputs[0]] = self.view(where_)
+            return
         inner = Var(v.type, name=v.name)
         with on_behalf_of(node.origin):
             n = constant(size, INT) if isinstance(size, int) else apply(dim_op, size=size)
@@ -197,12 +358,16 @@ class _Lowering:
             if dims.bounds(along)[0] > 0:
                 continue
             results = dims.product(node.outputs[0].type.shape)
-            guard = dims.dim_min(results, 1) * (1 - dims.dim_min(along, 1))
-            if guard not in self.program.guards:
-                self.program.guards = (*self.program.guards, guard)
+            self.guarded(dims.dim_min(results, 1) * (1 - dims.dim_min(along, 1)))
 
-    def launch(self, body: Graph, sources: dict[Var, Source], outputs: Sequence[int], origin: Origin) -> None:
-        kernel, operands, data = build_kernel(body, sources)
+    def guarded(self, guard: Size) -> None:
+        if guard != 0 and guard not in self.program.guards:
+            self.program.guards = (*self.program.guards, guard)
+
+    def launch(self, body: Graph, sources: dict[Var, Source], outputs: Sequence[int], origin: Origin, parts: Sequence[View | None] = ()) -> None:
+        """Run a body.  ``parts``: for each result where in its slab it goes, if it does not fill it."""
+        places = {k: self.region(view) for k, view in enumerate(parts) if view is not None}
+        kernel, operands, data = build_kernel(body, sources, places)
         self.guard(body)
         slabs = []
         for kind, what in operands:
@@ -220,7 +385,11 @@ class _Lowering:
         out = node.outputs[0]
         lead = out.type.shape[:-2]
         a, b = (self.broadcast(self.view(v), lead) for v in node.inputs)
-        self.place(out, "arena")
+        part = self.parts.get(out)
+        if part is not None and part.strides[-1] == 1:
+            self.views[out] = part
+        else:
+            self.place(out, "arena")
         self.program.steps.append(Product(a, b, self.views[out], -1, node.origin))
 
     def broadcast(self, view: View, lead: Sequence[Size]) -> View:
@@ -268,6 +437,68 @@ class _Lowering:
             given.add(view.slab)
             roots.append(view.slab)
         program.roots = tuple(roots)
+
+
+def same(x: Var, origin: Origin) -> Var:
+    """``x`` itself, as a node."""
+    node = make_node(cast_op, [x], {"dtype": x.type.dtype}, origin) if x.type.dtype.kind == "b" else make_node(pos, [x], {}, origin)
+    return node.outputs[0]
+
+
+def is_sum_of_stretches(node: Node) -> bool:
+    return len(node.inputs) == 1 and node.inputs[0].type.ndim == node.outputs[0].type.ndim and is_float(node.outputs[0].type.dtype)
+
+
+def is_whole(node: Node) -> bool:
+    """Does all of a window with steps lie inside?  Where formulas say where, it does: passes/moving.py makes no others."""
+    attrs = node.attrs
+    known = [(n, start, step, size) for n, start, step, size in zip(node.inputs[0].type.shape, attrs["starts"], attrs["steps"], attrs["shape"], strict=True)
+             if isinstance(n, int) and isinstance(start, int) and isinstance(size, int)]
+    return all(n == 0 or 0 <= start <= start + (n - 1) * step < size for n, start, step, size in known) and not any(
+        isinstance(start, int) and start < 0 for start in attrs["starts"])
+
+
+def piece(view: View, axis: int, first: Size, size: Size) -> View:
+    """``size`` elements along an axis from ``first`` on."""
+    return View(view.slab, (*view.shape[:axis], size, *view.shape[axis + 1:]), view.strides, view.offset + first * view.strides[axis])
+
+
+def alike(a: View | None, b: View) -> bool:
+    """Do both see the same elements?  Strides of axes of size 1 say nothing."""
+    return a is not None and (a.slab, a.shape, a.offset) == (b.slab, b.shape, b.offset) and all(
+        s == t or dims.is_one(n) for n, s, t in zip(a.shape, a.strides, b.strides, strict=True))
+
+
+def is_plain(node: Node) -> bool:
+    """Numbers that kernels have, and sizes that are known when a call begins."""
+    return not any(is_complex(v.type.dtype) or not all(map(is_door, v.type.shape)) for v in (*node.inputs, *node.outputs))
+
+
+def is_ordered(node: Node) -> bool:
+    """A loop whose rounds follow one another, in the dtype of its result."""
+    if node.op.name not in ORDERED or not is_plain(node) or node.attrs.get("exclusive"):
+        return False
+    dtype = node.outputs[0].type.dtype
+    if ORDERED[node.op.name] in ("set", "add"):
+        return True
+    return accumulator(dtype) == dtype and all(v.type.dtype == dtype for v in node.inputs)
+
+
+def parts_of(node: Node, out: View) -> list[View]:
+    """Where the operands of a join lie in its result."""
+    axis, offset, found = node.attrs["axis"], out.offset, []
+    for v in node.inputs:
+        n = v.type.shape[axis]
+        found.append(View(out.slab, (*out.shape[:axis], n, *out.shape[axis + 1:]), out.strides, offset))
+        offset = offset + n * out.strides[axis]
+    return found
+
+
+def turned(view: View, axis: int) -> View:
+    """The same elements from the end of an axis to its beginning."""
+    strides = list(view.strides)
+    strides[axis] = strides[axis] * -1
+    return View(view.slab, view.shape, tuple(strides), view.offset + (view.shape[axis] - 1) * view.strides[axis])
 
 
 def native_product(node: Node) -> bool:

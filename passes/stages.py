@@ -25,9 +25,10 @@ from graphc.ir import Graph, Node, Var
 from graphc.kernel import Index, Instr, Kernel, Operand, Range, Stage, value_ranges
 from graphc.ops import OPS
 from graphc.ops.core import cast_op, constant_op, dim_op, size_of_op
-from graphc.passes.bodies import is_counter, is_gather, is_move, moves_inside
+from graphc.passes.bodies import is_counter, is_gather, is_move, is_window, moves_inside
 from graphc.passes.collapse import collapse
 from graphc.passes.labels import Label, Labels, Reduced, Stored, Unlabelled, grid_of, label_body
+from graphc.passes.windows import inside_instr, window_instr
 
 __all__ = ["KEEP_FLOPS", "UNKNOWN_SIZE", "Source", "build_kernel", "estimate"]
 
@@ -82,12 +83,16 @@ class _Builder:
             if moves_inside(node) or node.op is size_of_op:
                 continue
             if is_counter(node):
-                r, = labels.label(labels.values[node.outputs[0]])
+                label = labels.label(labels.values[node.outputs[0]])
+                if node.op.name == "inside":
+                    self.position[node.outputs[0]] = inside_instr(label, node.attrs["starts"], node.attrs["sizes"], node.attrs["shape"], self.add)
+                    continue
+                r, = label
                 counter = self.add(Instr("range", np.dtype(np.int64), over=(r,))) if r >= 0 else self.add(Instr("literal", np.dtype(np.int64), data=0))
                 self.position[node.outputs[0]] = self.cast(counter, node.outputs[0].type.dtype)
                 continue
             if is_gather(node):
-                self.position[node.outputs[0]] = self.gather(node)
+                self.position[node.outputs[0]] = self.window(node) if is_window(node) else self.gather(node)
                 continue
             args = [self.operand(node, k, v) for k, v in enumerate(node.inputs)]
             self.position[node.outputs[0]] = self.node(node, args, labels)
@@ -141,8 +146,21 @@ class _Builder:
         index = self.index(source, self.labels.label(self.labels.uses[x][node, 0]))
         return self.add(Instr("load", x.type.dtype, operand=operand, index=index._replace(gathers=((position, source.strides[axis]),))))
 
+    def window(self, node: Node) -> int:
+        x = node.inputs[0]
+        fill, source = self.operand(node, 1, node.inputs[1]), self.sources.get(x)
+        label = self.labels.label(self.labels.values[node.outputs[0]])
+        zero = self.values[fill].op == "literal" and not self.values[fill].data
+        if source is None:  # a constant of one element
+            return window_instr(node, label, (0,) * x.type.ndim, 0, -1, self.operand(node, 0, x), fill, zero, self.add)
+        operand = self.array(("in", source.slab), x.type.dtype, "in", source.elements)
+        return window_instr(node, label, source.strides, source.offset, operand, -1, fill, zero, self.add)
+
     def index(self, source: Source, label: Label) -> Index:
-        """Strides along ranges; along an axis that may turn out to have size 1, the stride is 0 if it has."""
+        """Strides along ranges; along an axis that may turn out to have size 1, the stride is 0 if it has.
+
+        An array without elements is never touched: strides of it that are 0 are written as 1, so that the value depends on its ranges.
+        """
         terms: dict[int, Size] = {}
         for r, size, stride in zip(label, source.shape, source.strides, strict=True):
             if r < 0:
@@ -150,7 +168,7 @@ class _Builder:
             extent = self.labels.extents[r]
             if size != extent:
                 stride = stride * dims.dim_min(1, size - 1)
-            terms[r] = terms.get(r, 0) + stride
+            terms[r] = terms.get(r, 0) + (1 if source.elements == 0 and stride == 0 else stride)
         return Index(source.offset, tuple((r, s) for r, s in sorted(terms.items()) if s != 0))
 
     def array(self, key: Any, dtype: np.dtype[Any], mode: str, size: Size) -> int:
@@ -180,8 +198,10 @@ class _Builder:
         return x if self.values[x].dtype == dtype else self.add(Instr("cast", dtype, (x,)))
 
 
-def build_kernel(body: Graph, sources: Mapping[Var, Source]) -> tuple[Kernel, list[Any], dict[str, Any]]:
+def build_kernel(body: Graph, sources: Mapping[Var, Source], places: Mapping[int, Source] | None = None) -> tuple[Kernel, list[Any], dict[str, Any]]:
     """The kernel of a body, what each of its operands is, and the constants that it reads.
+
+    ``places``: where results (by position) go that do not fill their slab.
 
     An operand is ("in", slab), ("out", position in ``body.outputs``), ("data", dtype name) or ("temp", number).
     ``Unlabelled`` where the body is no single loop nest.
@@ -195,7 +215,7 @@ def build_kernel(body: Graph, sources: Mapping[Var, Source]) -> tuple[Kernel, li
     for value, k in roots:
         v = body.outputs[k]
         label = b.labels.label(b.labels.values[v])
-        out = Source(-1, dims.product(v.type.shape), v.type.shape, _dense(v.type.shape))
+        out = (places or {}).get(k) or Source(-1, dims.product(v.type.shape), v.type.shape, _dense(v.type.shape))
         operand = b.array(("out", k), v.type.dtype, "out", out.elements)
         stores.append(b.add(Instr("store", v.type.dtype, (value,), operand=operand, index=b.index(out, label))))
     kernel = _staged(body.name, b, stores)
@@ -207,7 +227,7 @@ def _dense(shape: Sequence[Size]) -> list[Size]:
     step: Size = 1
     for size in reversed(shape):
         strides.insert(0, step)
-        step = step * size
+        step = step * (size if size != 0 else 1)  # an empty array has strides too: they say which loops run along it
     return strides
 
 

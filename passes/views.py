@@ -9,7 +9,7 @@ from graphc.dims import Dim, Size
 from graphc.ir import Node
 from graphc.kernel import View, contiguous
 
-__all__ = ["is_dense", "reshaped", "view_of"]
+__all__ = ["from_front", "is_dense", "outside", "reshaped", "slice_start", "view_guard", "view_of"]
 
 #: ops that give back their operand
 IDENTITIES = ("mark", "disconnected_grad", "zero_grad", "grad_clip", "grad_scale")
@@ -23,7 +23,7 @@ def is_dense(view: View) -> bool:
             continue
         if stride != want:
             return False
-        want = want * size
+        want = want * (size if size != 0 else 1)
     return True
 
 
@@ -62,11 +62,45 @@ def view_of(node: Node, x: View) -> View | None:
         offset = x.offset + (x.strides[second] * k if k > 0 else x.strides[first] * -k)
         kept = [i for i in range(len(x.shape)) if i not in (first, second)]
         return View(x.slab, shape, (*(x.strides[i] for i in kept), x.strides[first] + x.strides[second]), offset)
-    if name == "reshape" and len(node.inputs) == 1 and -1 not in attrs["shape"]:
-        return reshaped(x, shape)
+    if name == "reshape" and len(node.inputs) == 1:
+        return reshaped(x, shape)  # for -1 see view_guard
     if name == "subtensor" and len(node.inputs) == 1:
         return _sliced(node, x)
     return None
+
+
+def view_guard(node: Node) -> Size:
+    """A formula that is 0 where ``node`` is no error: positions are inside, and a size that follows from the others is whole."""
+    total: Size = 0
+    if node.op.name == "reshape" and -1 in node.attrs["shape"]:
+        return dims.product(node.inputs[0].type.shape) - dims.product(node.outputs[0].type.shape)
+    if node.op.name != "subtensor":
+        return total
+    axis = 0
+    for entry in node.attrs["index"]:
+        if entry == "new":
+            continue
+        n = node.inputs[0].type.shape[axis]
+        axis += 1
+        if not isinstance(entry, tuple) and entry != "?" and not (isinstance(entry, int) and isinstance(n, int)):
+            total = total + outside(entry, n)
+    return total
+
+
+def outside(position: Size, n: Size) -> Size:
+    """A formula that is 0 where a position is one of -n ... n - 1."""
+    if isinstance(position, int):
+        return dims.dim_max((position + 1 if position >= 0 else -position) - n, 0)
+    return dims.dim_max(position + 1 - n, 0) + dims.dim_max(position * -1 - n, 0)
+
+
+def from_front(position: Size, n: Size) -> Size:
+    """A position that may count from the end, counted from the front."""
+    if isinstance(position, int):
+        return position if position >= 0 else n + position
+    if dims.bounds(position)[0] >= 0:
+        return position
+    return position + dims.dim_min(dims.dim_max(position * -1, 0), 1) * n
 
 
 def reshaped(x: View, shape: Sequence[Size]) -> View | None:
@@ -124,19 +158,19 @@ def _sliced(node: Node, x: View) -> View | None:
             start, _, step = entry
             if not isinstance(step, int):
                 return None
-            first = _start(n, start, step)
+            first = slice_start(n, start, step)
             if first is None:
                 return None
             offset = offset + first * stride
             strides.append(stride * step)
             continue
-        if not isinstance(entry, int) or not isinstance(n, int):
-            return None  # a position that only the call can check
-        offset = offset + (entry if entry >= 0 else n + entry) * stride
+        if entry == "?":
+            return None
+        offset = offset + from_front(entry, n) * stride  # see view_guard
     return View(x.slab, node.outputs[0].type.shape, tuple(strides), offset)
 
 
-def _start(n: Size, start: Size | None, step: int) -> Size | None:
+def slice_start(n: Size, start: Size | None, step: int) -> Size | None:
     """Where a slice begins, if it is not empty."""
     if start is None:
         return 0 if step > 0 else n - 1

@@ -2,6 +2,7 @@
 
     python tests/fuzz_long.py --minutes 10     random functions from random seeds; exit code 1 if one fails
     python tests/fuzz_long.py --seed 12345     one function again, with a reproducer and the guilty pass and rule
+    python tests/fuzz_long.py --kernels        random kernels as machine code instead: 40 of each seed
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ import sys
 import time
 import traceback
 from collections import Counter
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from graph_checks import bisect, check, check_determinism, input_text, reproducer
 from graph_strategies import Case, Seeded, build
+from kernel_checks import check_kernel
+from kernel_running import TARGETS, guarded
+from kernel_strategies import kernels
 
 
 def run_seed(seed: int) -> tuple[Case | None, str | None]:
@@ -35,13 +44,35 @@ def run_seed(seed: int) -> tuple[Case | None, str | None]:
     return case, None
 
 
+def run_kernels(seed: int) -> str | None:
+    """Some kernels; the smallest that goes wrong."""
+    target = list(TARGETS)[seed % len(TARGETS)]
+
+    @hypothesis.seed(seed)
+    @settings(max_examples=40, deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
+    @given(kernels(mixed=seed % 2 == 1), st.data())
+    def run(kernel: Any, data: Any) -> None:
+        check_kernel(kernel, data.draw, target)
+
+    try:
+        guarded(run)
+    except Exception as error:
+        return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])[:1]])
+    return None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--start", type=int, default=None, help="first seed; the clock by default")
     parser.add_argument("--seed", type=int, default=None, help="this one only, with its reproducer")
+    parser.add_argument("--kernels", action="store_true", help="kernels, not functions")
     parser.add_argument("--keep-going", action="store_true", help="count failures by kind instead of stopping at the first")
     options = parser.parse_args()
+    if options.kernels and options.seed is not None:
+        failure = run_kernels(options.seed)
+        print(failure or "nothing wrong")
+        return int(failure is not None)
     if options.seed is not None:
         case, failure = run_seed(options.seed)
         print(failure or "nothing wrong")
@@ -59,18 +90,18 @@ def main() -> int:
     examples: dict[str, int] = {}
     ran = 0
     while time.monotonic() < until:
-        _, failure = run_seed(seed)
-        ran += 1
+        failure = run_kernels(seed) if options.kernels else run_seed(seed)[1]
+        ran += 40 if options.kernels else 1
         if failure is not None:
             kind = " ".join(failure.split("\n")[0].split()[:14])
             if kind not in examples:
                 examples[kind] = seed
-                print(f"python tests/fuzz_long.py --seed {seed}   # {failure}", flush=True)
+                print(f"python tests/fuzz_long.py {'--kernels ' if options.kernels else ''}--seed {seed}   # {failure}", flush=True)
             kinds[kind] += 1
             if not options.keep_going:
                 break
         seed += 1
-    print(f"{ran} functions, {sum(kinds.values())} failures")
+    print(f"{ran} {'kernels' if options.kernels else 'functions'}, {sum(kinds.values())} failures")
     for kind, count in kinds.most_common():
         print(f"  {count} x (first: --seed {examples[kind]}) {kind}")
     return int(bool(kinds))

@@ -3,6 +3,7 @@
     setting = Setting("sse2", lanes=2, unroll=4, ...)
     compiled = Compiled(kernel, setting)                the driver of a program of one launch
     results = compiled.run(arrays, env)                 in a child; CrashError if it died
+    guarded(test)                                       many runs in one child; only if it dies, each in a child of its own
 
 Every array lies in pages of its own: at the end of the last one, or at the beginning of the first one.  The unused rest of a
 page is filled and looked at afterwards.
@@ -16,6 +17,8 @@ import functools
 import mmap
 import os
 import signal
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,7 +35,7 @@ from graphc.dims import Symbol
 from graphc.ir import Array, Graph
 from graphc.kernel import Kernel, Launch, Program
 
-__all__ = ["SIZES", "TARGETS", "Compiled", "CrashError", "Setting"]
+__all__ = ["SIZES", "TARGETS", "Compiled", "CrashError", "Setting", "guarded"]
 
 PAGE = mmap.PAGESIZE
 FILL = 0xA5
@@ -69,7 +72,7 @@ class Setting:
 
     def machine(self) -> Target:
         target = _target(self.target)
-        return replace(target, bits=max(target.bits >> self.narrower, 64))
+        return replace(target, bits=max(target.bits >> self.narrower, 128))
 
 
 @functools.cache
@@ -124,7 +127,7 @@ class Compiled:
                     held.append(pages)
             scratch = stack.enter_context(_Pages.of(-(-nbytes // 64) * 64, self.setting.at_end))
             scratch.bytes[:] = 0xFF
-            _in_child(lambda: native.stretches[0](slabs.ctypes.data, table.ctypes.data, scratch.address, self.setting.threads))
+            _run(lambda: native.stretches[0](slabs.ctypes.data, table.ctypes.data, scratch.address, self.setting.threads))
             for pages in (*held, scratch):
                 if pages is not None and not (pages.rest == FILL).all():
                     raise CrashError("memory beside an array was written")
@@ -170,19 +173,49 @@ def _libc() -> Any:
     return libc
 
 
-def _in_child(work: Callable[[], object]) -> None:
-    """Do it in a child, which may die."""
-    child = os.fork()
+_inside: list[bool] = []  # in a child already?
+
+
+def _run(work: Callable[[], object]) -> None:
+    if _inside:
+        work()
+    elif problem := _in_child(work, 20):
+        raise CrashError(problem)
+
+
+def guarded(test: Callable[[], None]) -> None:
+    """Run a test of many calls: first in one child, which is fast; if that fails, here with a child for each call, which says more."""
+    def inside() -> None:
+        _inside.append(True)
+        test()
+
+    problem = _in_child(inside, 600, quiet=True)
+    if problem:
+        test()
+        raise CrashError(f"{problem}; it does not happen again")
+
+
+def _in_child(work: Callable[[], object], seconds: int, quiet: bool = False) -> str:
+    """Do it in a child, which may die: what went wrong."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: a fork of a process with threads
+        child = os.fork()
     if child == 0:
         code = 1
         try:
-            signal.alarm(20)
+            signal.alarm(seconds)
+            if quiet:
+                with open(os.devnull, "w") as nothing:
+                    os.dup2(nothing.fileno(), 1)
+                    os.dup2(nothing.fileno(), 2)
             work()
             code = 0
+        except BaseException:
+            if not quiet:
+                traceback.print_exc()
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        raise CrashError(f"the process was ended by {signal.Signals(os.WTERMSIG(status)).name}")
-    if os.WEXITSTATUS(status):
-        raise CrashError(f"the process ended with {os.WEXITSTATUS(status)}")
+        return f"the process was ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"the process ended with {os.WEXITSTATUS(status)}" if os.WEXITSTATUS(status) else ""

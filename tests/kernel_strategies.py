@@ -73,7 +73,7 @@ class _Maker:
         first = len(self.values)
         for _ in range(self.draw(st.integers(1, 2))):
             ranges = self.some(around)
-            index, size = self.dense(ranges, flips=True)
+            index, size = self.dense(ranges, flips=not self.mixed or self.draw(st.booleans()))
             dtype = self.draw(st.sampled_from(OTHERS)) if self.mixed else F64
             self.operands.append(Operand(self.draw(st.sampled_from(("x", "y", "a b"))), dtype, "in", size))
             element = self.add(Instr("load", dtype, operand=len(self.operands) - 1, index=index), ranges)
@@ -109,12 +109,18 @@ class _Maker:
     def numbers(self, first: int, known: Sequence[int]) -> list[int]:
         return [i for i in (*known, *range(first, len(self.values))) if self.values[i].dtype == F64]
 
-    def store(self, value: int, around: Sequence[int], mode: str = "out") -> None:
-        for r in around:  # where a loop may be empty, what is stored depends on it
-            if mode == "out" and r not in self.ranges_of[value] and not isinstance(self.ranges[r].extent, int):
+    def differing(self, value: int, loops: Sequence[int]) -> int:
+        """A value that depends on all these ranges."""
+        for r in loops:
+            if r not in self.ranges_of[value]:
                 at = self.add(Instr("range", I64, over=(r,)), {r})
                 at = self.add(Instr("cast", F64, (at,)), {r})
                 value = self.add(Instr("apply", F64, (value, at), word="add"), self.ranges_of[value] | {r})
+        return value
+
+    def store(self, value: int, around: Sequence[int], mode: str = "out") -> None:
+        # where a loop may be empty, what is stored depends on it
+        value = self.differing(value, [r for r in around if not isinstance(self.ranges[r].extent, int)])
         ranges = sorted(self.ranges_of[value] - (set(self.grid) if mode == "temp" else set()))
         index, size = self.dense(self.draw(st.permutations(ranges)) if ranges else [])
         dtype = self.draw(st.sampled_from(OTHERS[:5])) if self.mixed and mode == "out" else F64
@@ -143,6 +149,7 @@ class _Maker:
                     got = self.add(Instr("reduce", dtype, (value,), over=loops, word=word), self.ranges_of[value] - set(loops))
                     kept.append(got)
                 elif what == "grid" and self.grid:
+                    value = self.differing(value, loops)
                     got = self.add(Instr("reduce", dtype, (value,), over=self.grid, word=word), self.ranges_of[value] - set(self.grid))
                     self.crossing.append(got)
                 else:
@@ -170,7 +177,7 @@ def kernels(draw: Any, unknown: bool = False, mixed: bool = False) -> Kernel:
     return _Maker(draw, symbols, mixed).kernel()
 
 
-def renamed(kernel: Kernel, symbols: Mapping[Symbol, Size], suffix: str) -> Kernel:
+def renamed(kernel: Kernel, symbols: Mapping[Symbol, Size] | Mapping[Symbol, int], suffix: str) -> Kernel:
     """The same kernel in other names."""
     def new(size: Size) -> Size:
         return dims.substitute(size, symbols)
@@ -183,6 +190,13 @@ def renamed(kernel: Kernel, symbols: Mapping[Symbol, Size], suffix: str) -> Kern
         ranges=tuple(Range(suffix + r.name, new(r.extent)) for r in kernel.ranges),
         operands=tuple(o._replace(name=o.name + suffix, size=new(o.size)) for o in kernel.operands),
         values=tuple(v._replace(index=index(v.index), data=new(v.data) if v.op == "size" else v.data) for v in kernel.values))
+
+
+def specialised(kernel: Kernel, values: Mapping[Symbol, int]) -> Kernel:
+    """The kernel in which these sizes are numbers."""
+    kernel = renamed(kernel, values, "")
+    return replace(kernel, values=tuple(
+        v if v.index is None else v._replace(index=v.index._replace(terms=tuple((r, s) for r, s in v.index.terms if s != 0))) for v in kernel.values))
 
 
 def retyped(kernel: Kernel, dtype: DType) -> Kernel:

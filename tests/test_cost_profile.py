@@ -48,7 +48,7 @@ def layer(profile: bool) -> Any:
     """A product, kernels, an op that runs in Python, state."""
     x, w = matrix(), gc.shared(np.ones((8, 4), "float32"), "w")
     h = gc.tanh(x @ w)
-    return gc.function([x], [h.sum(axis=0), gc.cumsum(h, axis=0)], updates={w: w * 2}, profile=profile)
+    return gc.function([x], [h.sum(axis=0), gc.nextafter(h, h)], updates={w: w * 2}, profile=profile)
 
 
 # ---- profiles
@@ -69,7 +69,7 @@ def test_a_profile_says_what_each_kernel_took() -> None:
     assert (product.sizes, product.flops, product.moved) == ("50 x 8 x 4", 3 * 2 * 50 * 8 * 4, 3 * 4 * (50 * 8 + 8 * 4 + 50 * 4))
     assert product.speed == product.flops / product.seconds and product.bandwidth == product.moved / product.seconds
     assert product.of_peak is not None and product.of_peak > 0 and product.of_bandwidth is not None and product.of_bandwidth > 0
-    assert by_kind(profile, "call").name == "cumsum"
+    assert by_kind(profile, "call").name == "nextafter"
 
 
 def test_the_table() -> None:
@@ -81,7 +81,7 @@ def test_the_table() -> None:
     assert lines[3].split()[:4] == ["share", "per", "call", "calls"]
     row, = (line for line in lines if "matmul" in line)
     assert "50 x 8 x 4" in row and "test_cost_profile.py:" in row and row.endswith("h = gc.tanh(x @ w)")
-    assert "cumsum (Python)" in str(f.profile) and "1 calls" in repr(f.profile)
+    assert "nextafter (Python)" in str(f.profile) and "1 calls" in repr(f.profile)
     f.profile.reset()
     assert str(f.profile) == "no calls" and f.profile.rows == []
 
@@ -164,7 +164,7 @@ def test_calls_with_wrong_data() -> None:
         f([1.0, 2.0], [5])
     with pytest.raises(GraphcTypeError):
         f([[1.0]], [0])
-    assert f.profile.calls == 3 and max(row.calls for row in f.profile.rows) == 2
+    assert f.profile.calls == 3 and max(row.calls for row in f.profile.rows) == 1
     assert all(row.seconds >= 0 for row in f.profile.rows)
 
 
@@ -298,7 +298,7 @@ MEASURE = textwrap.dedent("""
         return [(h / h.sum(axis=0)) @ x[:8].T, h.sum()], None
 
     def called(x):
-        return [gc.exp(gc.cumsum(gc.sin(x) * 2, axis=1)).sum(axis=0)], None
+        return [gc.exp(gc.nextafter(gc.sin(x) * 2, x)).sum(axis=0)], None
 
     def stateful(x):
         w = gc.shared(np.ones((3, 4), "float32"), "w", shape=(None, None))

@@ -101,11 +101,45 @@ class Access:
             pointers = [self.private_pointer(v, n) for n in range(e.group)]
             return [loaded(Value(f, f.op(f"load {shape.type}, ptr {p}, align 4"), kind, e.lanes), v.dtype) for p in pointers]
         base = self.scalar_pointer(v.operand, v.index, frozenset(e.index))
+        if v.args:
+            return self._where(v, base, kind, wide)
         if not wide:
             t = Value(f, "", kind).type
             return [loaded(Value(f, f.op(f"load {t}, ptr {base.ref}, align {BITS[kind] // 8}"), kind), v.dtype)]
         stride = self._stride(v.index)
         return [loaded(self._vector_load(base, kind, stride, n), v.dtype) for n in range(e.group)]
+
+    def _where(self, v: Instr, base: Value, kind: str, wide: bool) -> list[Value]:
+        """A load under a condition: zeros are read where it is False, by a mask or from another place."""
+        e, f, w = self.e, self.e.f, self.e.lanes
+        assert v.index is not None
+        conditions, stride, before = e.value(v.args[0]), self._stride(v.index), e.mask
+        found = []
+        for n in range(e.group if wide else 1):
+            condition = conditions[n] if len(conditions) > 1 else conditions[0]
+            if wide and stride != 1:
+                mask = f.splat(condition, w)
+                e.mask = mask if before is None else before & mask
+                found.append(loaded(self._vector_load(base, kind, stride, n), v.dtype))
+                e.mask = before
+                continue
+            # the place of a mask without any lane may be in no page: processors mask that at the cost of an exception
+            f.module.globals["zeros"] = "@zeros = private unnamed_addr constant [512 x i8] zeroinitializer, align 64"
+            shape = Value(f, "", kind, w if wide else 0)
+            place, align = base.ref, BITS[kind] // 8
+            if wide:
+                place = f.op(f"getelementptr {Value(f, '', kind).type}, ptr {base.ref}, i64 {(e.index[e.vector] + n * w).ref}")
+            some = f.any(condition) if condition.lanes else condition
+            place = f.op(f"select i1 {some.ref}, ptr {place}, ptr @zeros")
+            if not wide or (before is None and not condition.lanes):
+                found.append(loaded(Value(f, f.op(f"load {shape.type}, ptr {place}, align {align}"), kind, shape.lanes), v.dtype))
+                continue
+            mask = f.splat(condition, w) if before is None else before & f.splat(condition, w)
+            name = f"llvm.masked.load.v{w}{kind}.p0"
+            f.module.declare(name, f"{shape.type} (ptr, <{w} x i1>, {shape.type})")
+            text = f"call {shape.type} @{name}(ptr align {align} {place}, {mask.type} {mask.ref}, {shape.type} zeroinitializer)"
+            found.append(loaded(Value(f, f.op(text), kind, w), v.dtype))
+        return found
 
     def _vector_load(self, base: Value, kind: str, stride: Size, n: int) -> Value:
         e, f, w = self.e, self.e.f, self.e.lanes
@@ -156,6 +190,12 @@ class Access:
         base = self.scalar_pointer(v.operand, v.index._replace(gathers=()), frozenset(e.index))
         stride = self._stride(v.index)
         parts = [(e.value(a), s) for a, s in v.index.gathers]
+        if stride in (1, -1) and not any(x.lanes for xs, _ in parts for x in xs):  # one place for all lanes: vectors from there
+            element = Value(f, "", kind).type
+            for xs, s in parts:
+                step = xs[0].to("i64")
+                base = Value(f, f.op(f"getelementptr {element}, ptr {base.ref}, i64 {(step * e.size(s) if s != 1 else step).ref}"), "i64")
+            return [loaded(self._vector_load(base, kind, stride, n), v.dtype) for n in range(e.group)]
         count = max([e.group if stride != 0 else 1, *(len(xs) for xs, _ in parts)])
         found = []
         for n in range(count):
@@ -209,6 +249,12 @@ class Access:
             if e.mask is None:
                 f.line(f"store {x.type} {x.ref}, ptr {p}, align {align}")
                 return
+            lane = _only_lane(e.mask)
+            if lane >= 0:
+                one = x.lane(lane)
+                p = f.op(f"getelementptr {element}, ptr {p}, i64 {lane}")
+                f.line(f"store {one.type} {one.ref}, ptr {p}, align {align}")
+                return
             name = f"llvm.masked.store.v{w}{kind}.p0"
             f.module.declare(name, f"void ({x.type}, ptr, <{w} x i1>)")
             f.line(f"call void @{name}({x.type} {x.ref}, ptr align {align} {p}, {e.mask.type} {e.mask.ref})")
@@ -219,3 +265,13 @@ class Access:
         name = f"llvm.masked.scatter.v{w}{kind}.v{w}p0"
         f.module.declare(name, f"void ({x.type}, <{w} x ptr>, <{w} x i1>)")
         f.line(f"call void @{name}({x.type} {x.ref}, <{w} x ptr> align {align} {p}, <{w} x i1> {mask})")
+
+
+def _only_lane(mask: Value) -> int:
+    """The lane of a constant mask that has one; -1 for other masks.
+
+    LLVM 22 stores as many bytes as the number had before it was cut, where a vector of cut integers is stored under such a mask
+    (AVX-512): 4 bytes for a bfloat16.
+    """
+    lanes = mask.ref.strip("<>").split(", ") if mask.ref.startswith("<") else []
+    return lanes.index("i1 true") if lanes.count("i1 true") == 1 else -1

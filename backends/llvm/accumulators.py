@@ -39,8 +39,9 @@ class Accumulators:
         return self.kernel.values[self.kernel.values[i].args[0]].dtype
 
     def acc_lanes(self, i: int) -> int:
-        """Do the accumulators have lanes?  Where the operand differs along the vector range."""
-        return self.lanes if self.vector in self.depends[self.kernel.values[i].args[0]] else 0
+        """Do the accumulators have lanes?  Where the operand differs along the vector range, or that is reduced."""
+        v = self.kernel.values[i]
+        return self.lanes if self.vector in self.depends[v.args[0]] or self.vector in v.over else 0
 
     def acc_count(self, i: int) -> int:
         if not self.acc_lanes(i):

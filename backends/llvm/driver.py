@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,13 +22,14 @@ from graphc import dims
 from graphc.backends.llvm.clock import Clock
 from graphc.backends.llvm.formulas import size_value
 from graphc.backends.llvm.kernels import Code, emit_kernel
+from graphc.backends.llvm.ordered import ordered_module
 from graphc.backends.llvm.partials import MOST_CHUNKS
 from graphc.backends.llvm.products import Product as Spec
 from graphc.backends.llvm.products import product_module, row_grain
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import Body, Module, Value, select
 from graphc.dims import Size, Symbol
-from graphc.kernel import Kernel, Launch, Product, Program
+from graphc.kernel import Instr, Kernel, Launch, Ordered, Product, Program
 from graphc.ops import OPS
 
 __all__ = ["Writer", "kernel_cost"]
@@ -41,8 +42,40 @@ MULADDS = 40
 
 def kernel_cost(kernel: Kernel) -> float:
     """Estimated nanoseconds for one iteration of the innermost loop, on one core."""
-    flops = sum(OPS[v.word].flops if v.op == "apply" else 1.0 for v in kernel.values)
-    return 0.02 + 0.015 * flops
+    return 0.02 + sum(_cost(v) for v in kernel.values)
+
+
+def _cost(v: Instr) -> float:
+    """Estimated nanoseconds of one instruction for one element."""
+    return 0.015 * (OPS[v.word].flops if v.op == "apply" else 1.0)
+
+
+class _Cut(NamedTuple):
+    """How a launch is cut: iterations of the first loop in a chunk, chunks, and 1 where it is work for several threads, else 0."""
+
+    rows: Size
+    chunks: Size
+    wide: Size
+
+
+def _cut(kernel: Kernel, block: int) -> _Cut:
+    """From sizes alone: the bits of a reduction over the grid depend on it."""
+    extent = kernel.ranges[kernel.grid[0]].extent
+    points = dims.product(kernel.ranges[r].extent for r in kernel.grid[1:])
+    each: Size = 0  # picoseconds at one point of the grid
+    for stage in kernel.stages:
+        cost = max(1, round(1000 * sum(_cost(kernel.values[i]) for i in stage.body)))
+        each = each + dims.product(kernel.ranges[r].extent for r in stage.loops) * cost
+    return _cut_at(extent, points * each, block)
+
+
+def _cut_at(extent: Size, each: Size, block: int) -> _Cut:
+    """``extent`` iterations of so many picoseconds."""
+    work = dims.dim_max(each, 1)
+    rows = dims.dim_max(dims.floordiv(CHUNK_NS * 1000, work) + 1, dims.floordiv(extent + (MOST_CHUNKS - 1), MOST_CHUNKS))
+    rows = dims.floordiv(rows + (block - 1), block) * block
+    wide = dims.dim_min(dims.dim_max(extent * work - SERIAL_NS * 1000, 0), 1)
+    return _Cut(rows, dims.floordiv(extent + rows - 1, rows), wide)
 
 
 class Writer:
@@ -88,7 +121,7 @@ class Writer:
 
     # -- a stretch ----------------------------------------------------------------------------
 
-    def stretch(self, name: str, steps: Sequence[Launch | Product]) -> None:
+    def stretch(self, name: str, steps: Sequence[Launch | Product | Ordered]) -> None:
         self.f = Body(self.module, name, [("ptr", "slabs"), ("ptr", "table"), ("ptr", "arena"), ("i64", "threads")], "i64")
         self.entry: list[str] = []
         self.loaded: dict[Size, Value] = {}
@@ -101,8 +134,10 @@ class Writer:
         for step in steps:
             if isinstance(step, Launch):
                 self.launch(step)
-            else:
+            elif isinstance(step, Product):
                 self.product(step)
+            else:
+                self.ordered(step)
             if self.clock:
                 self.clock.stop(step)
             if isinstance(step, Launch):
@@ -156,7 +191,7 @@ class Writer:
         code = self.codes.get(kernel)
         if code is None:
             code = emit_kernel(kernel, self.target, "NAME")
-            digest = hashlib.sha256((self.target.key + "\n" + code.text).encode()).hexdigest()[:20]
+            digest = hashlib.sha256((self.target.key + "\n" + code.text + code.finish_text).encode()).hexdigest()[:20]
             name = f"k_{digest}"
             self.kernels[name] = code.text.replace("@NAME", "@" + name)
             if code.finish_text:
@@ -172,40 +207,54 @@ class Writer:
         operands = [f"ptr {self.address(s)}" if s >= 0 else "ptr null" for s in step.slabs]
         scratch = f"ptr {self.scratch_address()}" if code.scratch != 0 else "ptr null"
         sizes = [f"i64 {self.size(s).ref}" for s in code.sizes]
-        one = f.const(1, "i64")
         if not kernel.grid:
             self.fill([*operands, scratch, "i64 0", *sizes])
             f.line(f"call void @{code.name}(ptr %context, i64 0)")
             return
-        extent = self.size(kernel.ranges[kernel.grid[0]].extent)
-        others = dims.product(r.extent for n, r in enumerate(kernel.ranges) if n != kernel.grid[0])
-        cost = max(1, round(kernel_cost(kernel) * 1000))  # picoseconds
-        work = self.size(others) * cost
-        work = select(work.lt(1), one, work)
-        rows = f.const(CHUNK_NS * 1000, "i64").udiv(work) + 1
-        least = (extent + (MOST_CHUNKS - 1)).udiv(MOST_CHUNKS)
-        rows = select(rows.lt(least), least, rows)
-        rows = (rows + (code.block - 1)).udiv(code.block) * code.block
-        wide = (extent * work).gt(SERIAL_NS * 1000) & f.value("%threads", "i64").gt(1)
-        if not code.split:
-            rows = select(wide, rows, select(extent.gt(0), extent, one))
-        chunks = (extent + (rows - 1)).udiv(rows)
-        self.fill([*operands, scratch, f"i64 {rows.ref}", *sizes])
-        threads = select(wide, f.value("%threads", "i64"), one)
-        parallel, serial, done = f.labels("launch", "parallel", "serial", "done")
-        f.line(f"br i1 {threads.gt(1).ref}, label %{parallel}, label %{serial}")
-        f.label(parallel)
-        self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
-        f.line(f"call void @gc_parallel(ptr @{code.name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})")
-        f.line(f"br label %{done}")
-        f.label(serial)
-        with f.loop(f.const(0, "i64"), chunks, one, "chunk") as loop:
-            f.line(f"call void @{code.name}(ptr %context, i64 {loop.index.ref})")
-        f.line(f"br label %{done}")
-        f.label(done)
+        cut = _cut(kernel, code.block)
+        self.chunks(code.name, [*operands, scratch], sizes, cut, kernel.ranges[kernel.grid[0]].extent, code.split)
         if code.finish_text:
             self.module.declare(code.name + "_finish", "void (ptr, i64)")
-            f.line(f"call void @{code.name}_finish(ptr %context, i64 {chunks.ref})")
+            f.line(f"call void @{code.name}_finish(ptr %context, i64 {self.size(cut.chunks).ref})")
+
+    def chunks(self, name: str, context: Sequence[str], sizes: Sequence[str], cut: _Cut, extent: Size, split: bool) -> None:
+        """Call a kernel for all its chunks, on several threads where that pays.  ``split``: do results depend on how it is cut?"""
+        f = self.f
+        whole = extent if not split else cut.rows
+        if cut.wide != 0:
+            parallel, serial, done = f.labels("launch", "parallel", "serial", "done")
+            threads = f.value("%threads", "i64")
+            wide = threads.gt(1) if cut.wide == 1 else threads.gt(1) & self.size(cut.wide).ne(0)
+            f.line(f"br i1 {wide.ref}, label %{parallel}, label %{serial}")
+            f.label(parallel)
+            self.fill([*context, f"i64 {self.size(cut.rows).ref}", *sizes])
+            self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
+            f.line(f"call void @gc_parallel(ptr @{name}, ptr %context, i64 {self.size(cut.chunks).ref}, i64 {threads.ref})")
+            f.line(f"br label %{done}")
+            f.label(serial)
+        self.fill([*context, f"i64 {self.size(whole).ref}", *sizes])
+        if split and cut.chunks != 1:
+            with f.loop(f.const(0, "i64"), self.size(cut.chunks), f.const(1, "i64"), "chunk") as loop:
+                f.line(f"call void @{name}(ptr %context, i64 {loop.index.ref})")
+        else:
+            f.line(f"call void @{name}(ptr %context, i64 0)")
+        if cut.wide != 0:
+            f.line(f"br label %{done}")
+            f.label(done)
+
+    def ordered(self, step: Ordered) -> None:
+        """A loop whose rounds follow one another; chunks are parts of another axis."""
+        f = self.f
+        code = ordered_module(step, self.program, self.target, "NAME")
+        name = "o_" + hashlib.sha256((self.target.key + "\n" + code.text).encode()).hexdigest()[:20]
+        self.kernels[name] = code.text.replace("@NAME", "@" + name)
+        self.module.declare(name, "void (ptr, i64)")
+        pointers = []
+        for v in (*step.operands, step.out):
+            at = self.size(v.offset * self.program.slabs[v.slab].dtype.itemsize)
+            pointers.append("ptr " + f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {at.ref}"))
+        sizes = [f"i64 {self.size(s).ref}" for s in code.sizes]
+        self.chunks(name, pointers, sizes, _cut_at(code.chunked, code.rest * code.cost, code.block), code.chunked, False)
 
     # -- products -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ operands of ``dtype``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = ["APPLY", "apply", "convert", "kind_of", "memory_kind", "rounded"]
 DType = np.dtype[Any]
 
 
+@functools.cache
 def kind_of(dtype: DType) -> str:
     """The kind of a value of this dtype in a register."""
     if dtype.kind == "b":
@@ -29,6 +31,7 @@ def kind_of(dtype: DType) -> str:
     return f"{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}"
 
 
+@functools.cache
 def memory_kind(dtype: DType) -> str:
     """The kind of an element in memory."""
     if dtype.kind == "b":
@@ -97,8 +100,18 @@ def convert(x: Value, have: DType, want: DType) -> Value:
     if x.float and kind[0] == "i":
         return _to_integer(x, want)
     if x.float:
-        return rounded(x.to(kind), want)
+        return rounded(_odd(x) if x.kind == "f64" and want.name == "float16" else x.to(kind), want)
     return rounded(x.to(kind, signed=not unsigned(have)), want)
+
+
+def _odd(x: Value) -> Value:
+    """float64 to float32, where it does not fit to the neighbour whose last bit is 1: then rounding again, to fewer bits, is rounding once."""
+    near = x.to("f32")
+    back, bits = near.to("f64"), near.bitcast("i32")
+    inexact = back.lt(x) | back.gt(x)
+    further = back.abs().gt(x.abs())
+    other = select(further, bits - 1, bits + 1)
+    return select(inexact & (bits & 1).eq(0), other, bits).bitcast("f32")
 
 
 def _to_integer(x: Value, want: DType) -> Value:

@@ -209,7 +209,7 @@ class Emitter(Accumulators):
                 self.grid(depth + 1, self.f.const(0, "i64"), self.size(self.kernel.ranges[self.kernel.grid[depth + 1]].extent))
 
         if r == self.vector:
-            carried = self.grid_reductions if not any(s.loops for s in self.kernel.stages) else []
+            carried = self.grid_reductions if last and not any(s.loops for s in self.kernel.stages) else []
             self.vector_loop(r, low, high, [i for i in carried if not self.depends[i]], inside)
         elif last and self.blocked:
             middle = low + ((high - low) & -ROWS)
@@ -454,9 +454,11 @@ class Emitter(Accumulators):
 
     def contributed(self, i: int, v: Instr) -> list[Accumulator]:
         xs = self.value(v.args[0])
+        if self.vector in v.over and not xs[0].lanes:  # the same at each point of the lanes: each of them counts
+            xs = [self.f.splat(x, self.lanes) for x in xs] * self.group
         if v.word in ("argmax", "argmin"):
             return [self.placed(v, x, n) for n, x in enumerate(xs)]
-        return reducing.contributions(v.word, self.operand_dtype(i), xs)
+        return reducing.contributions(v.word, self.operand_dtype(i), xs, self.vector in v.over)
 
     def accumulate(self, i: int, news: Sequence[Accumulator]) -> None:
         """One round of a reduction."""
@@ -519,7 +521,7 @@ class Emitter(Accumulators):
         def inside() -> None:
             self.finish_loops(stage, depth + 1)
 
-        if r == self.vector and depth + 1 == len(stage.loops):
+        if r == self.vector:
             self.vector_loop(r, zero, extent, [], inside)
         else:
             self.plain_loop(r, zero, extent, [], inside)
@@ -561,4 +563,5 @@ def _lanes(kernel: Kernel, target: Target) -> int:
 def emit_kernel(kernel: Kernel, target: Target, name: str) -> Code:
     """The code of a kernel, as functions ``name`` and ``name_finish``."""
     emitter = Emitter(kernel, target, name)
-    return tiles.emit(emitter) or emitter.emit()
+    guarded = any(v.op == "load" and v.args for v in kernel.values)  # tiles read whole vectors
+    return (None if guarded else tiles.emit(emitter)) or emitter.emit()

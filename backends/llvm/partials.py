@@ -2,6 +2,7 @@
 
 A reduction that keeps no range leaves one number for each chunk; one that keeps inner ranges (the column sums of a
 matrix that is walked through row by row) leaves an array, into which each point of the grid adds.
+The vector range is the last axis of such an array.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Partials:
         """Places in scratch memory from ``at`` on; where they end."""
         k = self.e.kernel
         for i in self.e.grid_reductions:
-            kept = tuple(sorted(self.e.depends[i], key=self._inner_order))
+            kept = tuple(sorted(self.e.depends[i], key=lambda r: (r == self.e.vector, self._inner_order(r))))
             elements = dims.product(k.ranges[r].extent for r in kept)
             words = reducing.kinds(k.values[i].word, k.values[k.values[i].args[0]].dtype)
             nbytes = aligned(elements * (8 * len(words)))
@@ -118,16 +119,14 @@ class Partials:
         at, elements = self.kept_index(kept)
         base = self.base[i]
         words = reducing.kinds(v.word, dtype)
-        if self.e.vector in kept and kept[-1] != self.e.vector:
-            raise NotImplementedError("partial arrays whose last axis is not the vector range")
         for n, new in enumerate(news):
-            here = at + n * self.e.lanes if new[0].lanes else at
             if new[0].lanes and self.e.vector not in kept:
                 lane_masked = new
                 if self.e.mask is not None:
                     none = reducing.identity(self.e.f, v.word, dtype, new[0].lanes)
                     lane_masked = tuple(select(self.e.mask, x, y) for x, y in zip(new, none, strict=True))
                 new = reducing.horizontal(v.word, dtype, lane_masked)
+            here = at + n * self.e.lanes if new[0].lanes else at
             old = tuple(self._load(base, here, elements, part, kind, new[0].lanes) for part, kind in enumerate(words))
             for part, x in enumerate(reducing.combine(v.word, dtype, old, new)):
                 self._store(base, here, elements, part, x)

@@ -106,10 +106,12 @@ def horizontal(word: str, dtype: DType, a: Accumulator) -> Accumulator:
     return tuple(v.lane(0) for v in a)
 
 
-def contributions(word: str, dtype: DType, xs: Sequence[Value]) -> list[Accumulator]:
-    """Values as accumulators of one element each.  One comparison looks for NaN in two vectors."""
+def contributions(word: str, dtype: DType, xs: Sequence[Value], joined: bool) -> list[Accumulator]:
+    """Values as accumulators of one element each.  ``joined``: they will become one: then one comparison looks for NaN in two vectors."""
     if not flagged(word, dtype):
         return [(x,) for x in xs]
+    if not joined:
+        return [(x, x.isnan()) for x in xs]
     found: list[Accumulator] = []
     for n in range(0, len(xs), 2):
         pair = xs[n:n + 2]
@@ -123,4 +125,6 @@ def result(word: str, dtype: DType, a: Accumulator) -> Value:
     """The value of the reduction."""
     if flagged(word, dtype):
         return select(a[1], a[0].f.const(float("nan"), a[0].kind, a[0].lanes), a[0])
-    return a[1] if word in ("argmax", "argmin") else a[0]
+    if word in ("argmax", "argmin"):
+        return select(a[1].eq(LAST), a[1].like(0), a[1])  # of nothing: a position that does not lead out of any array
+    return a[0]

@@ -19,6 +19,7 @@ The nest (``b`` is the one of u and v along which stores are contiguous, ``a`` t
         a tile with masks, through a buffer on the stack
 
 A range that is known to be shorter than w has one tile, in which rows are left out and lanes masked (``Tiles.n``).
+A full tile of up to 16 lanes is written out; one of more lanes is loops, for its rows are more than there are registers.
 
 Where large arrays allow it, tiles begin at cache lines (``Edges``), loads are prefetched, and stores that fill whole lines
 of arrays larger than the cache go past it: then no line is fetched only to be overwritten.
@@ -28,12 +29,14 @@ Where an operand is written in place no element is computed twice; elsewhere the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import operator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from graphc.backends.llvm.elements import loaded, memory_kind, stored
-from graphc.backends.llvm.transposing import transposed
+from graphc.backends.llvm.transposing import first_rounds, group, last_rounds, transposed
 from graphc.backends.llvm.values import BITS, Value, select, shuffle
 from graphc.dims import Size
 from graphc.kernel import Index, Instr, Kernel
@@ -46,6 +49,8 @@ __all__ = ["Crossing", "Tiles", "emit", "suits"]
 
 #: tiles side by side of which a chunk has a whole number
 BLOCK = 4
+#: lanes up to which, or points of a known range up to which, the transposition is written out
+STRAIGHT, SHORT = 16, 4
 #: flops of a full tile whose body is written out for each point of u
 WRITTEN_OUT = 128.0
 #: points of b that are worked on before a moves on
@@ -80,14 +85,17 @@ def suits(kernel: Kernel) -> Crossing | None:
     for u in kernel.grid:
         if u == v:
             continue
-        found = [i for i in body if kernel.values[i].op in ("load", "store") and _crosses(kernel.values[i].index, u, v)]
+        found = [i for i in body if _crosses(kernel.values[i], u, v)]
         if len(found) > (len(best.loads) + len(best.stores) if best is not None else 0):
             best = Crossing(u, tuple(i for i in found if kernel.values[i].op == "load"), tuple(i for i in found if kernel.values[i].op == "store"))
     return best
 
 
-def _crosses(index: Index | None, u: int, v: int) -> bool:
-    return index is not None and not index.gathers and stride(index, u) in (1, -1) and stride(index, v) not in (0, 1, -1)
+def _crosses(x: Instr, u: int, v: int) -> bool:
+    """Not a load with a condition: rows along u are read whole."""
+    index = x.index
+    plain = x.op == "store" or (x.op == "load" and not x.args)
+    return plain and index is not None and not index.gathers and stride(index, u) in (1, -1) and stride(index, v) not in (0, 1, -1)
 
 
 def stride(index: Index, r: int) -> Size:
@@ -140,6 +148,7 @@ class Tiles:
         few = isinstance(extent, int) and extent < 16 * BLOCK * self.w
         self.block = (1 if few else BLOCK) * self.w if e.outer in (self.u, self.v) else 1
         flops = sum(OPS[self.instr(i).word].flops for i in self.body if self.instr(i).op == "apply")
+        self.looped = self.w > STRAIGHT and all(n == self.w for n in self.n.values())
         self.written_out = len(crossing.loads) + len(crossing.stores) == 1 and flops * self.n[self.u] <= WRITTEN_OUT
         self.past_cache: dict[int, Value] = {}  # for stores that may go past the cache: do they?
         self.fetched: dict[int, Value] = {}  # for stores: are their lines fetched early?
@@ -147,7 +156,8 @@ class Tiles:
         self.buffers: dict[int, str] = {}
 
     def _count(self, extent: Size) -> int:
-        return min(extent, self.w) if isinstance(extent, int) else self.w
+        short = isinstance(extent, int) and extent < (self.w if self.w <= STRAIGHT else SHORT + 1)
+        return max(1, extent) if short and isinstance(extent, int) else self.w
 
     def write(self) -> None:
         e, f = self.e, self.e.f
@@ -161,12 +171,8 @@ class Tiles:
         self.choose()
         with e.grouped(1), self.loops(self.outside, ()):
             self.tiles()
-        flags = list(self.past_cache.values())
-        if flags:
-            some = flags[0]
-            for flag in flags[1:]:
-                some = some | flag
-            with self.when(some):
+        if self.past_cache:
+            with self.when(functools.reduce(operator.or_, self.past_cache.values())):
                 f.module.declare("llvm.x86.sse.sfence", "void ()")
                 f.line("call void @llvm.x86.sse.sfence()")
 
@@ -302,28 +308,61 @@ class Tiles:
             self.prefetch({self.u: u0, self.v: v0})
         with e.scope(), e.at(self.v, v0, self.lanes(nv)):
             e.prepare(self.others | {self.v}, e.kernel.stages)
-            rows = {i: transposed(self.row_loads(i, u0, v0)) for i in self.crossing.loads}
-            kept: dict[int, list[Value]] = {i: [] for i in (*self.crossing.stores, *self.straight)}
-            if self.written_out:
-                for n in range(nu):
-                    point = self.point(u0 + n, {i: rows[i][w - 1 - n if self.flipped(i) else n] for i in rows}, tuple(kept))
-                    for i, x in point.items():
-                        kept[i].append(x)
-                for i in self.straight:
-                    self.store_rows(i, self.corner(i, u0, v0), kept[i])
-                for i in self.crossing.stores:
-                    kept[i] += [f.value("poison", kept[i][0].kind, w)] * (w - nu)
-                    kept[i] = kept[i][::-1] if self.flipped(i) else kept[i]
-            else:
+            if self.looped:
+                self.full_looped(u0, v0)
+                return
+            rows = {i: transposed(self.row_loads(i, u0, v0, w)) for i in self.crossing.loads}
+            if not self.written_out:
                 for i in rows:
                     self.put(i, rows[i])
-                with f.loop(f.const(0, "i64"), f.const(nu, "i64"), f.const(1, "i64"), "row") as loop:
-                    point = self.buffered_point(u0, loop.index, self.straight)
-                    for i in self.straight:
-                        self.store_rows(i, self.corner(i, u0 + loop.index, v0), [point[i]])
-                kept = {i: [self.buffer_load(i, f.const(n, "i64")) for n in range(w)] for i in self.crossing.stores}
+                self.rows_looped(u0, v0, nu)
+                for i in self.crossing.stores:
+                    self.store_rows(i, self.corner(i, u0, v0), transposed(self.buffer_load(i, f.const(n, "i64")) for n in range(w))[:nv])
+                return
+            kept: dict[int, list[Value]] = {i: [] for i in (*self.crossing.stores, *self.straight)}
+            for n in range(nu):
+                point = self.point(u0 + n, {i: rows[i][w - 1 - n if self.flipped(i) else n] for i in rows}, tuple(kept))
+                for i, x in point.items():
+                    kept[i].append(x)
+            for i in self.straight:
+                self.store_rows(i, self.corner(i, u0, v0), kept[i])
             for i in self.crossing.stores:
-                self.store_rows(i, self.corner(i, u0, v0), transposed([_given(x) for x in kept[i]])[:nv])
+                kept[i] += [f.value("poison", kept[i][0].kind, w)] * (w - nu)
+                self.store_rows(i, self.corner(i, u0, v0), transposed(kept[i][::-1 if self.flipped(i) else 1])[:nv])
+
+    def full_looped(self, u0: Value, v0: Value) -> None:
+        """The same with loops over rows."""
+        f, w = self.e.f, self.w
+        zero, one, all_ = f.const(0, "i64"), f.const(1, "i64"), f.const(w, "i64")
+        for i in self.crossing.loads:
+            inside = group(self.shape(i).bits, w)
+            with f.loop(zero, all_, f.const(inside, "i64"), "in") as loop:
+                self.put(i, first_rounds(list(self.row_loads(i, u0, v0 + loop.index, inside))), loop.index)
+        if len(self.crossing.loads) == 1 and not self.crossing.stores:
+            i, = self.crossing.loads
+            inside = group(self.shape(i).bits, w)
+            with f.loop(zero, f.const(inside, "i64"), one, "row") as loop:
+                columns = last_rounds([self.buffer_load(i, loop.index + n) for n in range(0, w, inside)])
+                for n, x in enumerate(columns):
+                    at = u0 + (w - 1 - n * inside - loop.index if self.flipped(i) else loop.index + n * inside)
+                    for k, y in self.point(at, {i: x}, self.straight).items():
+                        self.store_rows(k, self.corner(k, at, v0), [y])
+            return
+        for i in self.crossing.loads:
+            self.turn(i, first=False)
+        self.rows_looped(u0, v0, w)
+        for i in self.crossing.stores:
+            self.turn(i)
+            with f.loop(zero, all_, one, "out") as loop:
+                self.store_rows(i, self.corner(i, u0, v0 + loop.index), [self.buffer_load(i, loop.index)])
+
+    def rows_looped(self, u0: Value, v0: Value, nu: int) -> None:
+        """The body for each point of u, between the buffers."""
+        f = self.e.f
+        with f.loop(f.const(0, "i64"), f.const(nu, "i64"), f.const(1, "i64"), "row") as loop:
+            for i, x in self.buffered_point(u0, loop.index, self.straight).items():
+                if i in self.straight:
+                    self.store_rows(i, self.corner(i, u0 + loop.index, v0), [x])
 
     def lanes(self, n: int, flipped: bool = False) -> Value | None:
         """The mask of the first ``n`` lanes, or the last; None for all."""
@@ -349,29 +388,25 @@ class Tiles:
             return
         past, through, done = f.labels("store", "past", "through", "done")
         f.line(f"br i1 {self.past_cache[i].ref}, label %{past}, label %{through}")
-        f.label(past)
-        stores(p, f"align {LINE}, !nontemporal !1")
-        f.line(f"br label %{done}")
-        f.label(through)
-        stores(p, usual)
-        f.line(f"br label %{done}")
+        for label, how in ((past, f"align {LINE}, !nontemporal !1"), (through, usual)):
+            f.label(label)
+            stores(p, how)
+            f.line(f"br label %{done}")
         f.label(done)
 
-    def row_loads(self, i: int, u0: Value, v0: Value) -> list[Callable[[], Value]]:
-        """What writes the loads of a full tile's rows, one point of v after the other."""
-        f = self.e.f
+    def row_loads(self, i: int, u0: Value, v0: Value, n: int) -> Iterator[Value]:
+        """Vectors along u, one point of v after the other; what is beyond a short range is left open."""
+        f, x = self.e.f, self.shape(i)
         p = self.corner(i, u0, v0)
         mask = self.lanes(self.n[self.u], self.flipped(i))
-        x = self.shape(i)
-
-        def row() -> Value:
-            nonlocal p
-            found = self.masked_load(i, p, mask) if mask is not None else f.value(f.op(f"load {x.type}, ptr {p}, align {x.bits // 8}"), x.kind, x.lanes)
-            p = self.next_row(i, p)
-            return found
-
-        n = self.n[self.v]
-        return [row] * n + [_given(f.value("poison", x.kind, x.lanes))] * (self.w - n)
+        for k in range(n):
+            p = self.next_row(i, p) if k else p
+            if k >= self.n[self.v]:
+                yield f.value("poison", x.kind, x.lanes)
+            elif mask is not None:
+                yield self.masked_load(i, p, mask)
+            else:
+                yield f.value(f.op(f"load {x.type}, ptr {p}, align {x.bits // 8}"), x.kind, x.lanes)
 
     def prefetch(self, at: dict[int, Value]) -> None:
         """Into the second cache: what tiles that come soon will touch.
@@ -391,9 +426,12 @@ class Tiles:
                 p = self.corner(i, soon[self.u], soon[self.v])
                 if self.inside:
                     p = f.op(f"getelementptr {self.element(i)}, ptr {p}, i64 {self.e.size(stride(self.index(i), self.inside[-1])).ref}")
-                for n in range(self.n[self.v if r == self.u else self.u]):
-                    p = self.next_row(i, p) if n else p
-                    f.line(f"call void @llvm.prefetch.p0(ptr {p}, i32 0, i32 2, i32 1)")
+                rows = self.n[self.v if r == self.u else self.u]
+                with f.loop(f.const(0, "i64"), f.const(rows // STRAIGHT if self.looped else 1, "i64"), f.const(1, "i64"), "fetch") as loop:
+                    p = self.moved(i, p, loop.index * STRAIGHT)
+                    for n in range(STRAIGHT if self.looped else rows):
+                        p = self.next_row(i, p) if n else p
+                        f.line(f"call void @llvm.prefetch.p0(ptr {p}, i32 0, i32 2, i32 1)")
 
     # -- a tile with masks --------------------------------------------------------------------
 
@@ -412,12 +450,12 @@ class Tiles:
                     self.buffer_store(i, loop.index, self.masked_load(i, p, u_last if self.flipped(i) else u_mask))
                 with f.loop(nv, all_, one, "none") as loop:
                     self.buffer_store(i, loop.index, f.const(0, self.shape(i).kind, w))
-                self.put(i, self.turn(i))
+                self.turn(i)
             with f.loop(zero, nu, one, "row") as loop:
                 self.buffered_point(u0, loop.index, ())
             for i in self.crossing.stores:
                 corner = self.corner(i, u0, v0)
-                self.put(i, self.turn(i))
+                self.turn(i)
                 with f.loop(zero, nv, one, "out") as loop:
                     p = self.moved(i, corner, loop.index)
                     self.masked_store(p, self.buffer_load(i, loop.index), u_last if self.flipped(i) else u_mask)
@@ -532,16 +570,22 @@ class Tiles:
     def buffer_store(self, i: int, n: Value, x: Value) -> None:
         self.e.f.line(f"store {x.type} {x.ref}, ptr {self.buffer_at(i, n)}")
 
-    def put(self, i: int, rows: Sequence[Value]) -> None:
+    def put(self, i: int, rows: Sequence[Value], at: Value | int = 0) -> None:
         for n, x in enumerate(rows):
-            self.buffer_store(i, self.e.f.const(n, "i64"), x)
+            self.buffer_store(i, n + at if isinstance(at, Value) else self.e.f.const(n, "i64"), x)
 
-    def turn(self, i: int) -> list[Value]:
-        """The transposed content of a buffer."""
-        def row(n: int) -> Callable[[], Value]:
-            return lambda: self.buffer_load(i, self.e.f.const(n, "i64"))
-
-        return transposed([row(n) for n in range(self.w)])
+    def turn(self, i: int, first: bool = True) -> None:
+        """Transpose a buffer where it is; ``first``: the first phase too."""
+        f, w = self.e.f, self.w
+        inside = group(self.shape(i).bits, w)
+        zero, one = f.const(0, "i64"), f.const(1, "i64")
+        if first:
+            with f.loop(zero, f.const(w, "i64"), f.const(inside, "i64"), "turn") as loop:
+                self.put(i, first_rounds([self.buffer_load(i, loop.index + n) for n in range(inside)]), loop.index)
+        if inside < w:
+            with f.loop(zero, f.const(inside, "i64"), one, "turn") as loop:
+                for n, x in enumerate(last_rounds([self.buffer_load(i, loop.index + n) for n in range(0, w, inside)])):
+                    self.buffer_store(i, loop.index + n * inside, x)
 
 
 def least(a: Value, b: Value) -> Value:
@@ -551,7 +595,3 @@ def least(a: Value, b: Value) -> Value:
 def _plain(kind: str) -> str:
     """Half precisions travel as integers."""
     return "i16" if BITS[kind] == 16 else kind
-
-
-def _given(x: Value) -> Callable[[], Value]:
-    return lambda: x

@@ -1,80 +1,78 @@
 """Square transpositions in vector registers.
 
-    columns = transposed([lambda: load(0), lambda: load(1), ...])      w vectors of w lanes
+    columns = transposed(load(n) for n in range(w))      w vectors of w lanes
+
+In two phases, so that w need not fit into the registers (``first_rounds``, ``last_rounds``): ``inside`` rows at a time, ``inside``
+being the elements of 16 bytes, then the registers of the same number of each of these groups.  A round joins pairs of
+registers.  Those of the first phase interleave units of 1, 2, 4, ... elements within 16 bytes (punpckl, punpckh); those of the
+second put blocks of 16 bytes side by side, the even ones of both operands and the odd ones of both (vperm2i128, vshufi64x2).
+Each is one instruction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 from graphc.backends.llvm.values import Value, shuffle
 
-__all__ = ["transposed"]
+__all__ = ["first_rounds", "group", "last_rounds", "transposed"]
 
 
-def transposed(rows: Sequence[Callable[[], Value]]) -> list[Value]:
-    """w vectors of w lanes each, transposed; ``rows`` write the loads.
+def group(bits: int, w: int) -> int:
+    """How many rows the first phase takes at a time: ``inside``."""
+    return min(max(128 // bits, 1), w)
 
-    Round t joins registers whose numbers differ in bit t.  The first rounds interleave units of 1, 2, 4, ... elements
-    within 16 bytes (unpack instructions), the others put blocks of 16 bytes side by side, the even ones of both
-    operands and the odd ones of both (vperm2i128, vshufi32x4): one instruction each.  What stands where is followed on the side: row and column
-    of every lane.
-    """
-    w = len(rows)
-    regs: list[Value] = []
-    inside = 1
-    for n in range(w):
-        regs.append(rows[n]())
-        if n == 0:
-            inside = min(max(128 // regs[0].bits, 1), w)
-        if (n + 1) % inside == 0:
-            _rounds(regs, range(n + 1 - inside, n + 1), 1, inside, inside)
-    for low in range(inside):
-        _rounds(regs, range(low, w, inside), inside, w, inside)
-    columns = _columns(w, inside)
-    found: list[Value] = list(regs)
-    for position, column in enumerate(columns):
-        found[column] = regs[position]
+
+def transposed(rows: Iterable[Value]) -> list[Value]:
+    """w vectors of w lanes each, transposed; a group is joined as soon as it is there."""
+    groups: list[list[Value]] = []
+    pending: list[Value] = []
+    for x in rows:
+        pending.append(x)
+        if len(pending) == group(x.bits, x.lanes):
+            groups.append(first_rounds(pending))
+            pending = []
+    columns = [last_rounds(regs) for regs in zip(*groups, strict=True)]
+    return [regs[n] for n in range(len(groups)) for regs in columns]
+
+
+def first_rounds(regs: Sequence[Value]) -> list[Value]:
+    """Rows g to g + inside - 1 as registers 0 to inside - 1: in each of their blocks of 16 bytes, register c has column c of these rows."""
+    w, inside = regs[0].lanes, len(regs)
+    found = list(regs)
+    step = 1
+    while step < inside:
+        low: list[int] = []
+        high: list[int] = []
+        for block in range(0, w, inside):
+            for unit in range(block, block + inside // 2, step):
+                for lanes, at in ((low, unit), (high, unit + inside // 2)):
+                    lanes += [*range(at, at + step), *range(w + at, w + at + step)]
+        found = _round(found, step, low, high)
+        step *= 2
+    # each round has put the highest bit of the column where a bit of the row was: they stand the other way round
+    bits = inside.bit_length() - 1
+    return [found[int(f"{c:0{bits}b}"[::-1], 2)] if bits else found[c] for c in range(inside)]
+
+
+def last_rounds(regs: Sequence[Value]) -> list[Value]:
+    """Registers c of all groups, in order: columns c, c + inside, c + 2 inside, ..."""
+    w = regs[0].lanes
+    inside = w // len(regs)
+    even = [lane for lane in range(2 * w) if not lane // inside % 2]
+    odd = [lane + inside for lane in even]
+    found = list(regs)
+    step = 1
+    while step < len(regs):
+        found = _round(found, step, even, odd)
+        step *= 2
     return found
 
 
-def _rounds(regs: list[Value], positions: Sequence[int], first: int, last: int, inside: int) -> None:
-    """The rounds that join registers ``first``, 2 ``first``, ... (below ``last``) apart, among these positions."""
-    step = first
-    while step < last:
-        low, high = _masks(regs[0].lanes, step, inside)
-        for p in positions:
-            if not p & step:
-                a, b = regs[p], regs[p + step]
-                regs[p], regs[p + step] = shuffle(a, b, low), shuffle(a, b, high)
-        step *= 2
-
-
-def _masks(w: int, step: int, inside: int) -> tuple[list[int], list[int]]:
-    """The two shuffles of the round of registers ``step`` apart."""
-    if step < inside:
-        low: list[int] = []
-        high: list[int] = []
-        for start in range(0, w, inside):
-            for unit in range(0, inside // 2, step):
-                for found, at in ((low, start + unit), (high, start + inside // 2 + unit)):
-                    found += [*range(at, at + step), *range(w + at, w + at + step)]
-        return low, high
-    even = [lane for lane in range(2 * w) if not lane // inside % 2]
-    return even, [lane + inside for lane in even]
-
-
-def _columns(w: int, inside: int) -> list[int]:
-    """For each register after all rounds: which column it holds."""
-    state = [[(row, column) for column in range(w)] for row in range(w)]
-    step = 1
-    while step < w:
-        low, high = _masks(w, step, inside)
-        for p in range(w):
-            if not p & step:
-                both = state[p] + state[p + step]
-                state[p], state[p + step] = [both[i] for i in low], [both[i] for i in high]
-        step *= 2
-    for lanes in state:
-        assert [row for row, _ in lanes] == list(range(w))
-    return [lanes[0][1] for lanes in state]
+def _round(regs: Sequence[Value], step: int, low: Sequence[int], high: Sequence[int]) -> list[Value]:
+    """Pairs of registers ``step`` apart, joined by these two shuffles."""
+    found = list(regs)
+    for p in range(len(regs)):
+        if not p & step:
+            found[p], found[p + step] = shuffle(regs[p], regs[p + step], low), shuffle(regs[p], regs[p + step], high)
+    return found

@@ -26,11 +26,12 @@ from graphc.ops import (
     softmaxes,
     special,
     transcendental,
+    windows,
 )
 
 _FILES = (
     core, broadcasting, arithmetic, comparison, choosing, transcendental, special, reduction, softmaxes, contraction,
-    movement, joining, creation, indexing, control, looping, placeholders,
+    movement, joining, creation, indexing, control, looping, placeholders, windows,
 )
 
 

@@ -176,13 +176,32 @@ class TakeAlongAxis(AlongAxis):
 
 
 class TakeWithin(TakeAlongAxis):
-    """``take_within(x, positions; axis)``: ``take_along_axis`` at positions that ``within`` has checked.  Made by ``expand``."""
+    """``take_within(x, positions; axis)``: ``take_along_axis`` at positions that ``within`` has checked.  Made by ``expand``.
+
+    Along the other axes ``x`` may have size 1, and is broadcast to the positions.
+    """
 
     name = "take_within"
     examples = (
         Example([(3, 4), (3, 2)], {"axis": 1}, ("float64", "int64"), ((-3.0, 3.0), (0, 4)), gradient=False, numpy=lambda x, i: _along(x, i, axis=1)),
         Example([(4, 2), (5, 2)], {"axis": 0}, ("float64", "int64"), ((-3.0, 3.0), (0, 4)), gradient=False, numpy=lambda x, i: _along(x, i, axis=0)),
+        Example([(1, 4), (3, 2)], {"axis": 1}, ("float64", "int64"), ((-3.0, 3.0), (0, 4)), gradient=False,
+                numpy=lambda x, i: _along(np.repeat(x, 3, 0), i, axis=1)),
     )
+
+    def infer(self, x: Type, positions: Type, *, axis: int) -> Type:  # type: ignore[override]
+        wide = positions.with_shape(tuple(1 if dims.is_one(a) and i != axis else b for i, (a, b) in enumerate(zip(x.shape, positions.shape, strict=True))))
+        self.check(x, wide, axis)
+        return x.with_shape(positions.shape)
+
+    def forward(self, x: Array, positions: Array, *, axis: int) -> Array:  # type: ignore[override]
+        shape = [n if i == axis else m for i, (n, m) in enumerate(zip(x.shape, positions.shape, strict=True))]
+        return super().forward(np.broadcast_to(x, shape), positions, axis=axis)
+
+    def relations(self, types: Sequence[Type], attrs: Attrs) -> Iterable[Relation]:
+        for i, (a, b) in enumerate(zip(types[0].shape, types[1].shape, strict=True)):
+            if i != attrs["axis"] and a != b and not dims.is_one(a) and is_door(a) and is_door(b):
+                yield Relation("equal", a, b)
 
     def connected(self, position: int, node: Node) -> bool:
         return False

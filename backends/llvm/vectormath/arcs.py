@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.backends.llvm.values import Value, copysign, select
-from graphc.backends.llvm.vectormath.common import muladd, polynomial, sign_of
+from graphc.backends.llvm.vectormath.common import BIAS, INTEGER, MANTISSA, muladd, per_register, polynomial, registers512, sign_of, unmasked512
 
 __all__ = ["FUNCTIONS", "acos", "asin", "atan", "atan2", "hypot"]
 
@@ -92,21 +92,24 @@ def atan2(y: Value, x: Value) -> Value:
     return copysign(base + (t + (rest + base_low)), y)
 
 
+@per_register
 def hypot(x: Value, y: Value) -> Value:
     """sqrt(x^2 + y^2) without overflow or underflow on the way; an infinity wins over NaN."""
-    a, b = x.abs(), y.abs()
-    if x.kind == "f32":
-        wide, other = a.to("f64"), b.to("f64")
-        length = muladd(wide, wide, other * other).sqrt().to("f32")
+    infinity = x.like(float("inf"))
+    if registers512(x) and x.f.target.has("avx512dq"):
+        top = unmasked512("range", x, y, "i32 11")  # the larger magnitude; of a number and a NaN the number
+        infinite = top.eq(infinity)
     else:
-        top = a.like(0.0).maximum(a).maximum(b)  # not the maximum of all where there is a NaN, which stays anyway
-        small, large = top.lt(2.0**-500), top.gt(2.0**500)
-        up = select(small, top.like(2.0**600), select(large, top.like(2.0**-600), top.like(1.0)))
-        down = select(small, top.like(2.0**-600), select(large, top.like(2.0**600), top.like(1.0)))
-        a_scaled, b_scaled = a * up, b * up
-        length = muladd(a_scaled, a_scaled, b_scaled * b_scaled).sqrt() * down
-    infinite = a.like(float("inf"))
-    return select(a.eq(infinite) | b.eq(infinite), infinite, length)
+        a, b = x.abs(), y.abs()
+        top = a.maximum(b)
+        infinite = a.eq(infinity) | b.eq(infinity)
+    # a power of two not far from the larger one and its reciprocal: the exponent's upper three bits, the next one set, zeros
+    low = x.bits - 4
+    down = (top.bitcast(INTEGER[x.kind]) & (7 << low)) | (1 << (low - 1))
+    up = ((2 * BIAS[x.kind] << MANTISSA[x.kind]) - down).bitcast(x.kind)
+    x_scaled, y_scaled = x * up, y * up
+    length = muladd(x_scaled, x_scaled, y_scaled * y_scaled).sqrt() * down.bitcast(x.kind)
+    return select(infinite, infinity, length)
 
 
 FUNCTIONS: dict[str, Callable[..., Value]] = {"asin": asin, "acos": acos, "atan": atan, "atan2": atan2, "hypot": hypot}

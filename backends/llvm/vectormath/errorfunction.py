@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.backends.llvm.values import Value, copysign, select
+from graphc.backends.llvm.values import Value, copysign, fma, select
 from graphc.backends.llvm.vectormath.common import (
     MAGIC,
     exponent_bits,
@@ -27,8 +27,10 @@ from graphc.backends.llvm.vectormath.common import (
     round_to_float,
     scale_by_power_of_two,
     two_product,
+    unmasked512,
 )
-from graphc.backends.llvm.vectormath.errortables import ERF_F32, ERF_F64, ERF_STEP, ERFCX, ERFCX_CENTER, ERFINV, ERFINV_CENTER
+from graphc.backends.llvm.vectormath.errortables import ERF_F32, ERF_F64, ERF_STEP, ERFC_F32, ERFC_F32_CENTRE, ERFCX, ERFCX_CENTER, ERFINV, ERFINV_CENTER
+from graphc.backends.llvm.vectormath.exponential import sixteenth
 from graphc.backends.llvm.vectormath.logarithm import log
 
 __all__ = ["FUNCTIONS", "erf", "erfc", "erfinv"]
@@ -119,7 +121,32 @@ def erfc_f64(x: Value) -> Value:
     return select(x.lt(0.0), 2.0 - right, right)
 
 
+LN2_SHORT = 0.693115234375
+INVERSE = 1.53
+EXP_SHORT = (1.0000452995300293, 0.5000580549240112, 0.1686038076877594)
+
+
+def erfc_pieces(x: Value) -> Value:
+    f, magic = x.f, MAGIC["f32"] / 16
+    a = x.abs()
+    a = a.like(10.1).minimum(a)  # erfc is 0 from there on; NaN stays
+    index = integer_of(fma(a, INVERSE, MAGIC["f32"]))  # the permutations read the low four bits only
+    d = a - f.lookup("erfc_f32_centre", ERFC_F32_CENTRE, index, "f32")
+    start = f.lookup("erfc_f32_start", ERFC_F32[0], index, "f32")
+    slope = f.lookup("erfc_f32_slope", ERFC_F32[1], index, "f32")
+    shifted = fma(fma(d, slope, fma(-a, a, start)), LOG2E, magic)
+    n = shifted - magic
+    power = unmasked512("scalef", sixteenth(shifted), n)
+    first = fma(-a, a, fma(n, -LN2_SHORT, start))
+    tail = fma(d, piecewise(index, "erfc_f32_", ERFC_F32[2:], d), slope)
+    r = fma(d, tail, first)
+    right = fma(power * r, polynomial(r, EXP_SHORT), power)
+    return select(x.lt(0.0), 2.0 - right, right)
+
+
 def erfc_f32(x: Value) -> Value:
+    if registers512(x):
+        return erfc_pieces(x)
     wide = x.to("f64")
     a = wide.abs()
     a = a.like(10.6).minimum(a)
@@ -134,7 +161,7 @@ def erfc_f32(x: Value) -> Value:
 
 def erfc(x: Value) -> Value:
     """1 - erf x, right relative to itself where it is tiny."""
-    return erfc_f32(x) if x.kind == "f32" else erfc_f64(x)
+    return per_register(erfc_f32)(x) if x.kind == "f32" else erfc_f64(x)
 
 
 def inverse(x: Value, form: str) -> Value:

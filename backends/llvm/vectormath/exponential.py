@@ -299,28 +299,29 @@ SINH = {"f32": (0.1666666716337204, 0.00833317544311285, 0.0001997406652662903),
 HYPERBOLIC_RANGE = {"f32": 90.0, "f64": 711.0}
 
 
-def hyperbolic(y: Value) -> tuple[Value, Value, Value, Value]:
-    """For y >= 0: cosh r - 1, sinh r, 2^-2n and n - 1, where y = n ln2 + r."""
+def hyperbolic(y: Value, precise: bool) -> tuple[Value, Value, Value, Value]:
+    """For y >= 0: cosh r - 1, sinh r (``precise``: half an ULP better), 2^-2n and n - 1, where y = n ln2 + r."""
     r, rest, n, k = reduced_pair(y.like(HYPERBOLIC_RANGE[y.kind]).minimum(y))
     rr = r * r
     c = rr * polynomial(rr, COSH[y.kind])
-    s = muladd(r * rr, polynomial(rr, SINH[y.kind]), rest()) + r
+    cubic = polynomial(rr, SINH[y.kind])
+    s = muladd(r * rr, cubic, rest()) + r if precise else muladd(r * rr, cubic, r)
     down = exponent_bits(-(k.minimum(MAGIC_BITS[y.kind] + 60) << 1))
     return c, s, down, n - 1.0
 
 
 @per_register
 def sinh(x: Value) -> Value:
-    c, s, down, n = hyperbolic(x.abs())
+    c, s, down, n = hyperbolic(x.abs(), True)
     high = 1.0 - down
     return copysign(scale_by_power_of_two(muladd(down + 1.0, s, high * c) + high, n), x)
 
 
 @per_register
 def cosh(x: Value) -> Value:
-    c, s, down, n = hyperbolic(x.abs())
-    high = down + 1.0
-    return scale_by_power_of_two(muladd(high, c, (1.0 - down) * s) + high, n)
+    c, s, down, n = hyperbolic(x.abs(), False)
+    inner = muladd(s, 1.0 - down, muladd(down, c, c)) + down  # 1 + down might be rounded
+    return scale_by_power_of_two(inner + 1.0, n)
 
 
 # -- with logarithms ------------------------------------------------------------------------------

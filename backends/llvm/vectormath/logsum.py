@@ -66,8 +66,8 @@ def cancelling(higher: Value, lower: Value) -> Value:
     return log1p_of(v, (total - (v - 1.0)) + rest, careful=True)
 
 
-@per_register
-def in_double(a: Value, b: Value) -> Value:
+def in_double(a: Value, b: Value, precise: bool) -> Value:
+    """The result in one register of float64; not ``precise``: for float32."""
     higher, lower = a.maximum(b), b.minimum(a)
     same = a.eq(b)  # also infinities
     difference, lost = two_sum(lower, -higher)
@@ -77,12 +77,23 @@ def in_double(a: Value, b: Value) -> Value:
     high, low = log1p_pair(v, muladd(e, lost, e - (v - 1.0)))
     total, rest = two_sum(higher, high)
     result = total + (where(rest.isnan(), 0.0, rest) + low)
-    cancels = higher.lt(0.0) & result.gt(-(high + low)) & lower.gt(-690.0)
-    return a.f.rare(cancels, result, lambda: cancelling(higher, lower))
+    # where m > 0 nothing cancels
+    cancels = higher.lt(0.0) & result.gt(-(high + low)) if precise else result.abs().lt(2.0**-20 * (high + low))
+    return a.f.rare(cancels & lower.gt(-690.0), result, lambda: cancelling(higher, lower))
+
+
+@per_register
+def for_double(a: Value, b: Value) -> Value:
+    return in_double(a, b, True)
+
+
+@per_register
+def for_single(a: Value, b: Value) -> Value:
+    return in_double(a, b, False)
 
 
 def logaddexp(a: Value, b: Value) -> Value:
-    return in_double(a.to("f64"), b.to("f64")).to("f32") if a.kind == "f32" else in_double(a, b)
+    return for_single(a.to("f64"), b.to("f64")).to("f32") if a.kind == "f32" else for_double(a, b)
 
 
 FUNCTIONS: dict[str, Callable[..., Value]] = {"logaddexp": logaddexp}

@@ -14,16 +14,18 @@ from graphc.backends.llvm.values import Value, fma, select
 from graphc.backends.llvm.vectormath.arcs import FUNCTIONS as ARCS
 from graphc.backends.llvm.vectormath.common import (
     MAGIC,
+    by_registers,
     fast_two_sum,
     has_fma,
     integer_of,
     muladd,
     nearly_reciprocal,
     polynomial,
+    registers512,
     sign_of,
     two_product,
 )
-from graphc.backends.llvm.vectormath.reduction import LIMIT, far, near_f32, near_f32_short, near_f64
+from graphc.backends.llvm.vectormath.reduction import LIMIT, PI_F32, far, near_f32, near_f32_short, near_f64
 
 __all__ = ["FUNCTIONS", "cos", "sin", "tan"]
 
@@ -41,6 +43,15 @@ TANGENT = {
     "f64": (0.3333333333333278, 0.13333333333414138, 0.05396825392688081, 0.02186948960416651, 0.008863219229805873, 0.0035922885047943226,
             0.001454761367535063, 0.0005950507398357664, 0.0002224204051117409, 0.00013644294715951477, -2.6270780043509976e-05,
             8.93469909922164e-05, -4.481997808043513e-05, 2.0849705966188506e-05)}
+
+#: the same for |r| <= pi/32 (and 2^-6 of it more): 2^-28.8
+TANGENT_SHORT = (0.33333101868629456, 0.1340840756893158)
+#: numbers in proportion to sin h and cos h for h = 0, pi/16, ... 15 pi/16 (signs turned where that is nearer to 0): floats whose
+#: quotient was found to be tan h to 2^-42
+SINES = (0.0, 0.19602258503437042, 0.41132664680480957, 0.6681610345840454, 1.0, 0.9999736547470093, 0.9930303692817688, 0.9854720830917358,
+         1.0, -0.9854720830917358, -0.9930303692817688, -0.9999736547470093, -1.0, -0.6681610345840454, -0.41132664680480957, -0.19602258503437042)
+COSINES = (1.0, 0.9854720830917358, 0.9930303692817688, 0.9999736547470093, 1.0, 0.6681610345840454, 0.41132664680480957, 0.19602258503437042,
+           0.0, 0.19602258503437042, 0.41132664680480957, 0.6681610345840454, 1.0, 0.9999736547470093, 0.9930303692817688, 0.9854720830917358)
 
 
 def flip(x: Value, bits: Value) -> Value:
@@ -108,12 +119,36 @@ def tangent_near(high: Value, low: Value, odd: Value) -> Value:
     return select((odd & 1).ne(0), muladd(r, miss, r), t)
 
 
+def tangent_table(a: Value) -> Value:
+    """tan a of one 512-bit register of f32, 0 <= a <= LIMIT: multiples of pi/16 are taken off, whose sines and cosines come from registers.
+
+    tan(h + r) = (sin h + t cos h) / (cos h - t sin h), t = tan r.  A first quotient q is corrected by what is missing; there
+    sin h - q cos h cancels first.
+    """
+    shifted = fma(a, 16 / PI, MAGIC["f32"])
+    n, index = shifted - MAGIC["f32"], integer_of(shifted)  # the permutations read the low four bits only
+    one, two, three = (-p / 16 for p in PI_F32)
+    r = fma(n, two, fma(n, one, a))  # the inner sum is exact
+    z = r * r
+    rest = fma(r * z, polynomial(z, TANGENT_SHORT), n * three)
+    t = r + rest
+    sine, cosine = a.f.lookup("tan_sines", SINES, index, "f32"), a.f.lookup("tan_cosines", COSINES, index, "f32")
+    top, bottom = fma(cosine, t, sine), fma(-sine, t, cosine)
+    lost = fma(-sine, rest, fma(-sine, r, cosine - bottom))
+    guess = nearly_reciprocal(bottom)
+    q = top * guess
+    return fma(fma(-q, lost, fma(-q, bottom, top)), guess, q)
+
+
 def tan(x: Value) -> Value:
     """tan x; nan for infinities."""
     a, kind = x.abs(), x.kind
-    shifted = muladd(a, 2 / PI, MAGIC[kind])
-    n, odd = shifted - MAGIC[kind], integer_of(shifted)
-    usual = tangent_near(*(near_f32 if kind == "f32" else near_f64)(a, n, 0.5), odd)
+    if kind == "f32" and registers512(x):
+        usual = by_registers(tangent_table, a)
+    else:
+        shifted = muladd(a, 2 / PI, MAGIC[kind])
+        n, odd = shifted - MAGIC[kind], integer_of(shifted)
+        usual = tangent_near(*(near_f32 if kind == "f32" else near_f64)(a, n, 0.5), odd)
 
     def slow() -> Value:
         high, low, odd = far(a.to("f64"), False, False)
