@@ -119,7 +119,8 @@ REFERENCES: dict[str, Reference] = {
     "sinh": _both(np.sinh, near=(0.0, 89.41, 710.47), span=720.0),
     "cosh": _both(np.cosh, near=(0.0, 89.41, 710.47), span=720.0),
     "log1mexp": _both(_log1mexp, near=(0.0, -0.6931, -1.5, -745.1), span=50.0),
-    "logaddexp": _both(_logaddexp, exact=lambda mp, a, b: mp.log1p(mp.expm1(mp.mpf(max(a, b))) + mp.exp(mp.mpf(min(a, b)))), near=(0.0, -0.6931), cancels=0.03, arguments=2),
+    "logaddexp": _both(_logaddexp, near=(0.0, -0.6931), cancels=0.03, arguments=2,
+                       exact=lambda mp, a, b: mp.log1p(mp.expm1(mp.mpf(max(a, b))) + mp.exp(mp.mpf(min(a, b))))),
     "log": _both(np.log, near=(1.0, 0.75, 1.5)),
     "log2": _both(np.log2, near=(1.0, 0.75, 1.5)),
     "log10": _both(np.log10, near=(1.0, 0.75, 1.5)),
@@ -396,7 +397,8 @@ HEAD = ("function", "dtype", "AVX-512", "AVX2", "SSE2", "at", "points", "method"
 def row(record: Record) -> list[str]:
     first = next(iter(record.worst.values()))
     errors = [f"{record.worst[label].error:.3g}" if label in record.worst else "" for label in HEAD[2:5]]
-    return [f"`{record.name}`" + (f", {record.part}" if record.part else ""), record.kind, *errors, ", ".join(f"{v:.9g}" for v in first.where), f"{first.points:,}", record.method]
+    name = f"`{record.name}`" + (f", {record.part}" if record.part else "")
+    return [name, record.kind, *errors, ", ".join(f"{v:.9g}" for v in first.where), f"{first.points:,}", record.method]
 
 
 def write(records: Sequence[Record]) -> None:

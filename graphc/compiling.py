@@ -171,7 +171,7 @@ def _built(graph: Graph, backend: str, mode: Mode, options: Options) -> Compiled
     stages = pipeline.run(graph, passes, Context(mode.level, frozenset(mode.exclude), config.fold_limit, native=native), check=checked)
     final = stages[-1].graph
     verify(final, "final")
-    if backend == "llvm" and _sizes_from_data(final):
+    if native and _sizes_from_data(final):
         return _built(graph, "numpy", mode, options)  # node by node: sizes are found out on the way
     optimised = time.perf_counter()
 

@@ -177,7 +177,7 @@ class _Program:
         for s in step.writes:
             if s < 0 or self.slabs[s].place not in places:
                 self.fail(f"it writes to {self.text(s) if s >= 0 else 'no slab'}; it may write to {' and '.join(places)} slabs")
-        if len(set(step.writes)) != len(step.writes):
+        if len(set(step.writes)) != len(step.writes) and not isinstance(step, Launch):
             self.fail("it writes to one slab twice")
         for size in (*self.sizes(step), *(size for s in slabs if s >= 0 for size in self.slabs[s].shape)):
             for symbol in dims.symbols(size):
@@ -267,9 +267,14 @@ class _Program:
                 mark[:] = True
             elif isinstance(step, Launch):
                 numbers = Numbers(step.kernel, env)
+                found: dict[int, Array] = {}
                 for v in step.kernel.values:
                     if v.op == "store" and step.slabs[v.operand] == s and v.index is not None:
-                        mark[numbers.places(v.index, {r: numbers.extents[r] for r, _ in v.index.terms}).ravel()] = True
+                        places = numbers.places(v.index, {r: numbers.extents[r] for r, _ in v.index.terms}).ravel()
+                        if any(k != v.operand and np.intersect1d(places, other).size for k, other in found.items()):
+                            self.fail(f"two of its operands write one element of {self.text(s)}{_at(env)}")
+                        found[v.operand] = np.concatenate([found.get(v.operand, places), places])
+                        mark[places] = True
             elif not (isinstance(step, Ordered) and step.word in ("set", "add")):
                 mark[_elements(step.out, env)] = True
 

@@ -92,7 +92,7 @@ def _in_place(step: Launch, slabs: Sequence[Slab], at: int) -> Launch:
     used: set[int] = set()
     changed = False
     for k, operand in enumerate(operands):
-        if operand.mode != "out" or slabs[step.slabs[k]].place != "arena" or slabs[step.slabs[k]].first != at:
+        if operand.mode != "out" or slabs[step.slabs[k]].place != "arena" or slabs[step.slabs[k]].first != at or step.slabs.count(step.slabs[k]) > 1:
             continue
         for j, other in enumerate(kernel.operands):
             if other.mode != "in" or j in used or other.dtype != operand.dtype or other.size != operand.size:
@@ -117,8 +117,9 @@ def _overwrites(kernel: Kernel, out: int, operand: int) -> bool:
     index = kernel.values[store].index
     ranges = value_ranges(kernel)[store]
     assert index is not None
-    if index.gathers or not set(kernel.grid) <= {r for r, _ in index.terms} or not ranges <= {r for r, _ in index.terms}:
-        return False
+    around = {*kernel.grid, *kernel.stages[where].loops}
+    if index.gathers or not around <= {r for r, _ in index.terms} or not ranges <= {r for r, _ in index.terms}:
+        return False  # an element may be written twice, and read in between
     for s, stage in enumerate(kernel.stages):
         for i in stage.body:
             v = kernel.values[i]

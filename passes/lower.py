@@ -199,8 +199,6 @@ class _Lowering:
         parts: list[View | None] = []
         for v in outputs:
             part = self.parts.get(v)
-            if part is not None and part.slab in slabs:
-                part = None  # a kernel writes to a slab by one operand
             parts.append(part)
             slabs.append(part.slab if part is not None else self.program.slab(v.type.dtype, v.type.shape, "arena", v.name or name, v))
         self.launch(body, sources, slabs, origin, parts)

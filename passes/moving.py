@@ -190,14 +190,15 @@ class _Part:
         self.at: list[tuple[int, Var]] = []  # axes with a position of their own that only the call knows
         turned = []
         for axis, (entry, n) in enumerate(zip(entries, shape, strict=True)):
-            start: Size | None = 0
+            start: Size = 0
             step = 1
             if isinstance(entry, tuple):
                 step = entry[2] if isinstance(entry[2], int) else 0
-                start = slice_start(n, entry[0], step) if step and SCALAR not in entry else None
-                if start is None:
+                first = slice_start(n, entry[0], step) if step and SCALAR not in entry else None
+                if first is None:
                     self.good = False
                     return
+                start = first
                 if step < 0:
                     start, step = start + (y.type.shape[axis] - 1) * step, -step
                     turned.append(axis)
@@ -293,7 +294,8 @@ class _Picks:
         self.base: list[Any] = []
         self.axes: list[int] = []
         self.positions: list[Var] = []
-        rest, met, axis, size, self.place = iter(operands), [], 0, 0, 0
+        rest, axis, size, self.place = iter(operands), 0, 0, 0
+        met: list[int] = []
         advanced = ARRAY in index
         for i, entry in enumerate(index):
             pick = not isinstance(entry, tuple) and entry in (ARRAY, SCALAR)

@@ -28,7 +28,7 @@ from graphc.ops.core import cast_op, constant_op, dim_op, size_of_op
 from graphc.passes.bodies import is_counter, is_gather, is_move, is_window, moves_inside
 from graphc.passes.collapse import collapse
 from graphc.passes.labels import Label, Labels, Reduced, Stored, Unlabelled, grid_of, label_body
-from graphc.passes.windows import inside_instr, window_instr
+from graphc.passes.windows import counter_instr, inside_instr, window_instr
 
 __all__ = ["KEEP_FLOPS", "UNKNOWN_SIZE", "Source", "build_kernel", "estimate"]
 
@@ -85,10 +85,10 @@ class _Builder:
             if is_counter(node):
                 label = labels.label(labels.values[node.outputs[0]])
                 if node.op.name == "inside":
-                    self.position[node.outputs[0]] = inside_instr(label, node.attrs["starts"], node.attrs["sizes"], node.attrs["shape"], self.add)
+                    self.position[node.outputs[0]] = inside_instr(node, label, labels.extents, self.add)
                     continue
                 r, = label
-                counter = self.add(Instr("range", np.dtype(np.int64), over=(r,))) if r >= 0 else self.add(Instr("literal", np.dtype(np.int64), data=0))
+                counter = counter_instr(r, node.outputs[0].type.shape[0], labels.extents, self.add)
                 self.position[node.outputs[0]] = self.cast(counter, node.outputs[0].type.dtype)
                 continue
             if is_gather(node):
@@ -152,9 +152,9 @@ class _Builder:
         label = self.labels.label(self.labels.values[node.outputs[0]])
         zero = self.values[fill].op == "literal" and not self.values[fill].data
         if source is None:  # a constant of one element
-            return window_instr(node, label, (0,) * x.type.ndim, 0, -1, self.operand(node, 0, x), fill, zero, self.add)
+            return window_instr(node, label, self.labels.extents, (0,) * x.type.ndim, 0, -1, self.operand(node, 0, x), fill, zero, self.add)
         operand = self.array(("in", source.slab), x.type.dtype, "in", source.elements)
-        return window_instr(node, label, source.strides, source.offset, operand, -1, fill, zero, self.add)
+        return window_instr(node, label, self.labels.extents, source.strides, source.offset, operand, -1, fill, zero, self.add)
 
     def index(self, source: Source, label: Label) -> Index:
         """Strides along ranges; along an axis that may turn out to have size 1, the stride is 0 if it has.
@@ -414,6 +414,8 @@ def _kept(kernel: Kernel, depends: Sequence[frozenset[int]], b: _Builder) -> Ker
         users = [s for s in again[i] if _needs(values, stages[s], i, replaced.get(s, {}))]
         if not users or any(set(inner) - set(kernel.stages[s].loops) for s in users):
             continue
+        if any(r not in inner and dims.bounds(kernel.ranges[r].extent)[0] < 1 for r in kernel.stages[first[i]].loops):
+            continue  # where that loop is empty nothing would be kept
         extents = [kernel.ranges[r].extent for r in inner]
         dtype = values[i].dtype
         operand = len(operands)

@@ -29,6 +29,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 LIMIT = 1e3  # magnitude of float intermediates
 SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 0.0, 5e-324, -1e-310, 1e-40, 1.0, -1.0)
 SIZES = (3, 2, 5, 1, 3, 2, 5, 1, 4, 0)
+#: around the lanes of vectors, and of several vectors side by side
+WIDE = (15, 16, 17, 7, 8, 9, 33, 67, 131)
+MOST_ELEMENTS = 4000  # of an argument
 
 
 class Source(Protocol):
@@ -362,6 +365,10 @@ def _updates(b: Builder) -> list[tuple[Shared, Var]]:
 def _other_sizes(b: Builder) -> dict[Var, Array]:
     """Values for the leaves with other sizes where their types leave them open."""
     sizes = {"a": b.pick(SIZES), "b": b.pick(SIZES), "1": 1}
+    if b.chance(40):
+        slot, wide = b.pick("ab"), b.pick(WIDE)
+        if all(np.prod([wide if s == slot else sizes[s] for s in leaf.slots]) <= MOST_ELEMENTS for leaf in b.leaves):
+            sizes[slot] = wide
     result = {}
     for leaf in b.leaves:
         free = b.chance(30)  # an unknown axis may be 1 whatever it was

@@ -5,26 +5,19 @@
     results = compiled.run(arrays, env)                 in a child; CrashError if it died
     guarded(test)                                       many runs in one child; only if it dies, each in a child of its own
 
-Every array lies in pages of its own: at the end of the last one, or at the beginning of the first one.  The unused rest of a
-page is filled and looked at afterwards.
+The unused rest of a page is filled and looked at afterwards.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
-import mmap
-import os
-import signal
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from unittest import mock
 
 import numpy as np
+from children import FILL, CrashError, Pages, expendable, in_child
 
 import graphc as gc
 from graphc import dims
@@ -37,17 +30,10 @@ from graphc.kernel import Kernel, Launch, Program
 
 __all__ = ["SIZES", "TARGETS", "Compiled", "CrashError", "Setting", "guarded"]
 
-PAGE = mmap.PAGESIZE
-FILL = 0xA5
-
 #: the sizes of the kernels in kernel_strategies.py
 SIZES = (dims.dim("n"), dims.dim("m", 1), dims.dim("i"))
 #: name -> features that are taken away
 TARGETS: dict[str, tuple[str, ...]] = {"host": (), "no avx512f": ("avx512f",), "no avx2": ("avx2",)}
-
-
-class CrashError(AssertionError):
-    """The machine code did what it must not do."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +99,7 @@ class Compiled:
         nbytes = int(table[native.slot[native.nbytes]])
         with contextlib.ExitStack() as stack:
             slabs = np.zeros(self.count + 1, np.uintp)
-            held: list[_Pages | None] = []
+            held: list[Pages | None] = []
             for k, o, a in zip(self.slabs, self.kernel.operands, arrays, strict=True):
                 if a is None:
                     held.append(None)
@@ -121,11 +107,11 @@ class Compiled:
                     held.append(held[o.alias])
                     slabs[k] = slabs[self.slabs[o.alias]]
                 else:
-                    pages = stack.enter_context(_Pages.of(a.nbytes, self.setting.at_end))
+                    pages = stack.enter_context(Pages.of(a.nbytes, self.setting.at_end))
                     pages.bytes[:] = a.reshape(-1).view(np.uint8)
                     slabs[k] = pages.address
                     held.append(pages)
-            scratch = stack.enter_context(_Pages.of(-(-nbytes // 64) * 64, self.setting.at_end))
+            scratch = stack.enter_context(Pages.of(-(-nbytes // 64) * 64, self.setting.at_end))
             scratch.bytes[:] = 0xFF
             _run(lambda: native.stretches[0](slabs.ctypes.data, table.ctypes.data, scratch.address, self.setting.threads))
             for pages in (*held, scratch):
@@ -134,88 +120,16 @@ class Compiled:
             return [None if p is None or a is None else p.bytes.copy().view(a.dtype) for p, a in zip(held, arrays, strict=True)]
 
 
-class _Pages:
-    """Some bytes with unmapped pages on both sides; children share them."""
-
-    def __init__(self, nbytes: int, at_end: bool) -> None:
-        count = -(-nbytes // PAGE)
-        self.length = (count + 2) * PAGE
-        libc = _libc()
-        self.base = libc.mmap(None, self.length, 0, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, -1, 0)
-        if self.base in (None, ctypes.c_void_p(-1).value):
-            raise MemoryError
-        if count and libc.mprotect(self.base + PAGE, count * PAGE, mmap.PROT_READ | mmap.PROT_WRITE):
-            raise MemoryError
-        self.address = self.base + PAGE + (count * PAGE - nbytes if at_end else 0)
-        whole = np.frombuffer((ctypes.c_uint8 * (count * PAGE)).from_address(self.base + PAGE), np.uint8) if count else np.zeros(0, np.uint8)
-        whole[:] = FILL
-        unused = count * PAGE - nbytes
-        self.bytes, self.rest = (whole[unused:], whole[:unused]) if at_end else (whole[:nbytes], whole[nbytes:])
-
-    @classmethod
-    @contextlib.contextmanager
-    def of(cls, nbytes: int, at_end: bool) -> Iterator[_Pages]:
-        pages = cls(nbytes, at_end)
-        try:
-            yield pages
-        finally:
-            del pages.bytes, pages.rest
-            _libc().munmap(pages.base, pages.length)
-
-
-@functools.cache
-def _libc() -> Any:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    return libc
-
-
-_inside: list[bool] = []  # in a child already?
-
-
 def _run(work: Callable[[], object]) -> None:
-    if _inside:
+    if expendable():
         work()
-    elif problem := _in_child(work, 20):
+    elif problem := in_child(work, 20):
         raise CrashError(problem)
 
 
 def guarded(test: Callable[[], None]) -> None:
     """Run a test of many calls: first in one child, which is fast; if that fails, here with a child for each call, which says more."""
-    def inside() -> None:
-        _inside.append(True)
-        test()
-
-    problem = _in_child(inside, 600, quiet=True)
+    problem = in_child(test, 600, quiet=True)
     if problem:
         test()
         raise CrashError(f"{problem}; it does not happen again")
-
-
-def _in_child(work: Callable[[], object], seconds: int, quiet: bool = False) -> str:
-    """Do it in a child, which may die: what went wrong."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: a fork of a process with threads
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.alarm(seconds)
-            if quiet:
-                with open(os.devnull, "w") as nothing:
-                    os.dup2(nothing.fileno(), 1)
-                    os.dup2(nothing.fileno(), 2)
-            work()
-            code = 0
-        except BaseException:
-            if not quiet:
-                traceback.print_exc()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return f"the process was ended by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"the process ended with {os.WEXITSTATUS(status)}" if os.WEXITSTATUS(status) else ""

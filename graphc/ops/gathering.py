@@ -159,7 +159,7 @@ class TakeAlongAxis(AlongAxis):
     """``take_along_axis(x, positions; axis)``: element [i, j] is ``x[i, positions[i, j]]`` (for axis 1)."""
 
     name = "take_along_axis"
-    examples = (
+    examples: tuple[Example, ...] = (
         Example([(3, 4), (3, 2)], {"axis": 1}, ("float64", "int64"), ((-3.0, 3.0), (-4, 4)), numpy=lambda x, i: _along(x, i, axis=1)),
         Example([(4, 2), (5, 2)], {"axis": 0}, ("float64", "int64"), ((-3.0, 3.0), (-4, 4)), numpy=lambda x, i: _along(x, i, axis=0)),
     )

@@ -24,10 +24,13 @@ def _leaf(*shape: Any, dtype: str = "float64") -> Var:
     return Var(Type(dtypes.DTYPES[dtype], tuple(dims.as_size(s) for s in shape)))
 
 
-def _inner(node: Node) -> Node:
+def _inner(node: Node, name: str) -> Node | None:
+    """What made operand 0; None if it is another op of that name that a position comes from."""
     inner = node.inputs[0].node
-    assert inner is not None
-    return inner
+    return inner if inner is not None and inner.op.name == name else None
+
+
+ANOTHER = "a position is what was found"
 
 
 def _takes_all(entry: Any, size: Size) -> bool:
@@ -64,14 +67,18 @@ def _write_all(node: Node) -> Result:
 
 def _read_written(node: Node) -> Result:
     """set_subtensor(x, y, i)[i] = y."""
-    inner = _inner(node)
+    inner = _inner(node, "set_subtensor")
+    if inner is None:
+        return ANOTHER
     same = inner.attrs["index"] == node.attrs["index"] and all(a is b for a, b in zip(inner.inputs[2:], node.inputs[1:], strict=False))
     return inner.inputs[1] if same and len(inner.inputs) == len(node.inputs) + 1 else "another part is read than was written"
 
 
 def _part_of_part(node: Node) -> Result:
     """x[inner][outer] where each axis has at most one of them, or both are known in numbers."""
-    inner = _inner(node)
+    inner = _inner(node, "subtensor")
+    if inner is None:
+        return ANOTHER
     x = inner.inputs[0]
     first, second = inner.attrs["index"], list(node.attrs["index"])
     if len(inner.inputs) > 1 or NEW in first or NEW in second or is_advanced(tuple(second)):
@@ -109,7 +116,9 @@ def _composed(inner: Any, outer: Any, size: Size) -> Any:
 
 def _part_of_joined(node: Node) -> Result:
     """A part of concatenate(...) that lies in one operand."""
-    inner = _inner(node)
+    inner = _inner(node, "concatenate")
+    if inner is None:
+        return ANOTHER
     axis = inner.attrs["axis"]
     index = list(node.attrs["index"])
     if NEW in index or SCALAR in index[axis:axis + 1]:

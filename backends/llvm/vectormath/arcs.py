@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.backends.llvm.values import Value, copysign, select
-from graphc.backends.llvm.vectormath.common import BIAS, INTEGER, MANTISSA, muladd, per_register, polynomial, registers512, sign_of, unmasked512
+from graphc.backends.llvm.vectormath.common import (
+    BIAS,
+    INTEGER,
+    MANTISSA,
+    muladd,
+    per_register,
+    polynomial,
+    registers512,
+    sign_of,
+    unmasked512,
+)
 
 __all__ = ["FUNCTIONS", "acos", "asin", "atan", "atan2", "hypot"]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 from graphc.backends.llvm.values import Body, Value, copysign, fma, select, shuffle
 
-__all__ = ["INTEGER", "MAGIC", "by_registers", "clamp", "exponent_bits", "fast_two_sum", "has_fma", "integer_of", "muladd", "nearly_reciprocal", "per_register",
-           "piecewise", "polynomial", "power_of_two", "registers512", "round_to_float", "scale_by_power_of_two", "sign_of", "split", "tame", "two_product", "two_sum",
-           "unmasked512", "where", "with_sign"]
+__all__ = ["INTEGER", "MAGIC", "by_registers", "clamp", "exponent_bits", "fast_two_sum", "has_fma", "integer_of", "muladd",
+           "nearly_reciprocal", "per_register", "piecewise", "polynomial", "power_of_two", "registers512", "round_to_float",
+           "scale_by_power_of_two", "sign_of", "split", "tame", "two_product", "two_sum", "unmasked512", "where", "with_sign"]
 
 #: the integer kind as wide as a float kind
 INTEGER = {"f32": "i32", "f64": "i64"}

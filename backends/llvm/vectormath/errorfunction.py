@@ -14,6 +14,7 @@ from collections.abc import Callable
 from graphc.backends.llvm.values import Value, copysign, fma, select
 from graphc.backends.llvm.vectormath.common import (
     MAGIC,
+    by_registers,
     exponent_bits,
     fast_two_sum,
     has_fma,
@@ -29,7 +30,23 @@ from graphc.backends.llvm.vectormath.common import (
     two_product,
     unmasked512,
 )
-from graphc.backends.llvm.vectormath.errortables import ERF_F32, ERF_F64, ERF_STEP, ERFC_F32, ERFC_F32_CENTRE, ERFCX, ERFCX_CENTER, ERFINV, ERFINV_CENTER
+from graphc.backends.llvm.vectormath.errortables import (
+    ERF_F32,
+    ERF_F32_STEP,
+    ERF_F64,
+    ERF_F64_CENTRE,
+    ERF_F64_INVERSE,
+    ERFC_F32,
+    ERFC_F32_CENTRE,
+    ERFC_F64,
+    ERFC_F64_CENTRE,
+    ERFCX,
+    ERFCX_CENTER,
+    ERFINV,
+    ERFINV_CENTER,
+    ERFINV_F32,
+    ERFINV_F32_CENTRE,
+)
 from graphc.backends.llvm.vectormath.exponential import sixteenth
 from graphc.backends.llvm.vectormath.logarithm import log
 
@@ -78,26 +95,34 @@ def erf_without_tables(a: Value) -> Value:
     return select(a.gt(0.95), high, low)
 
 
+def erf_pieces(a: Value) -> Value:
+    """erf a of f64 lanes, 0 <= a <= 5.93."""
+    f = a.f
+    index = low_bits(a, integer_of(muladd(a, ERF_F64_INVERSE, MAGIC["f64"])), 8)
+    d = a - f.lookup("erf_f64_centre", ERF_F64_CENTRE, index, "f64")
+    tail = polynomial(d, [f.lookup(f"erf_f64_{k}", row, index, "f64") for k, row in enumerate(ERF_F64[1:])], 2)
+    return muladd(d, tail, f.lookup("erf_f64_start", ERF_F64[0], index, "f64"))
+
+
 @per_register
 def erf(x: Value) -> Value:
     """erf x.  Each interval's constant term is rounded and so is the sum: hardly more than 1 ULP."""
-    end, table = (3.97, ERF_F32) if x.kind == "f32" else (5.93, ERF_F64)
-    step = ERF_STEP[x.kind]
     a = x.abs()
-    a = a.like(end).minimum(a)  # from here on erf is 1; NaN stays
-    if x.kind == "f32" and not registers512(x) and has_fma(x.f):
+    a = a.like(3.97 if x.kind == "f32" else 5.93).minimum(a)  # from here on erf is 1; NaN stays
+    if x.kind == "f64":
+        return copysign(erf_pieces(a), x)
+    if not registers512(x) and has_fma(x.f):
         return copysign(erf_without_tables(a), x)
-    shifted = muladd(a, 1.0 / step, MAGIC[x.kind])
-    n = shifted - MAGIC[x.kind]
-    index = low_bits(x, integer_of(shifted), len(table[0]))
-    d = muladd(n, -step, a)
-    tail = piecewise(index, f"erf_{x.kind}_", table[1:], d)
+    shifted = muladd(a, 1.0 / ERF_F32_STEP, MAGIC["f32"])
+    n = shifted - MAGIC["f32"]
+    index = low_bits(x, integer_of(shifted), len(ERF_F32[0]))
+    d = muladd(n, -ERF_F32_STEP, a)
+    tail = piecewise(index, "erf_f32_", ERF_F32[1:], d)
     # the first interval has erf d - d: near 0 the sum's rounding is then the only one that counts
-    start = select(n.eq(0.0), a, x.f.lookup(f"erf_{x.kind}_start", table[0], index, x.kind))
+    start = select(n.eq(0.0), a, x.f.lookup("erf_f32_start", ERF_F32[0], index, "f32"))
     return copysign(muladd(d, tail, start), x)
 
 
-@per_register
 def erfc_f64(x: Value) -> Value:
     a = x.abs()
     a = a.like(28.0).minimum(a)  # erfc is 0 from 27.3 on; NaN stays
@@ -121,32 +146,48 @@ def erfc_f64(x: Value) -> Value:
     return select(x.lt(0.0), 2.0 - right, right)
 
 
-LN2_SHORT = 0.693115234375
-INVERSE = 1.53
-EXP_SHORT = (1.0000452995300293, 0.5000580549240112, 0.1686038076877594)
+#: how the pieces of ``erfc_pieces`` are found: factor and addend
+ERFC_INDEX = {"f32": (1.53, MAGIC["f32"]), "f64": (1.0997, 2.0)}
+#: ln 2 / LAMBDA: ln 2 rounded to 13 (38) bits, so that n of it, n in sixteenths (eighths), is exact
+LN2_SHORT = {"f32": 0.693115234375, "f64": 0.6931471805582987}
+#: (e^(LAMBDA r) - 1) / r; f32: -0.022 <= r <= 0.044, absolute error of the whole 2^-27.1; f64: |r| <= 0.0535, 2^-55.8
+EXP_SHORT = {"f32": (1.0000452995300293, 0.5000580549240112, 0.1686038076877594),
+             "f64": (1.0000000000023754, 0.5000000000024816, 0.16666666666808316, 0.041666666441459006, 0.00833333317650481,
+                     0.0013890251058514035, 0.000198451971777334)}
+#: 2^(j/8)
+EIGHTHS = (1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096, 1.4142135623730951, 1.5422108254079407, 1.681792830507429,
+           1.8340080864093424)
 
 
 def erfc_pieces(x: Value) -> Value:
-    f, magic = x.f, MAGIC["f32"] / 16
+    """erfc of one 512-bit register: 2^n e^(LAMBDA r) with r = log erfcx(a) (1/LAMBDA) - a^2 - n LN2_SHORT.
+
+    a^2 is never rounded and the table's constants meet numbers of few bits, so r has one rounding.  LAMBDA is there so that LN2_SHORT
+    needs no second part.  2^n may be subnormal: then three roundings count half an ULP each.
+    """
+    f, kind = x.f, x.kind
+    short = kind == "f32"
+    centres, table, end, per = (ERFC_F32_CENTRE, ERFC_F32, 10.1, 16) if short else (ERFC_F64_CENTRE, ERFC_F64, 27.27, 8)
     a = x.abs()
-    a = a.like(10.1).minimum(a)  # erfc is 0 from there on; NaN stays
-    index = integer_of(fma(a, INVERSE, MAGIC["f32"]))  # the permutations read the low four bits only
-    d = a - f.lookup("erfc_f32_centre", ERFC_F32_CENTRE, index, "f32")
-    start = f.lookup("erfc_f32_start", ERFC_F32[0], index, "f32")
-    slope = f.lookup("erfc_f32_slope", ERFC_F32[1], index, "f32")
-    shifted = fma(fma(d, slope, fma(-a, a, start)), LOG2E, magic)
+    a = a.like(end).minimum(a)  # erfc is 0 from there on; NaN stays
+    index = integer_of(fma(a, *ERFC_INDEX[kind]))
+    index = index if short else index.lshr(51)  # the permutations read the low bits only
+    d = a - f.lookup(f"erfc_{kind}_centre", centres, index, kind)
+    start, *c = [f.lookup(f"erfc_{kind}_{k}", row, index, kind) for k, row in enumerate(table)]
+    # n comes from the first terms alone, so that it need not wait for the others
+    magic = MAGIC[kind] / per
+    shifted = fma(fma(d, c[0] if short else fma(d, c[1], c[0]), fma(-a, a, start)), LOG2E, magic)
     n = shifted - magic
-    power = unmasked512("scalef", sixteenth(shifted), n)
-    first = fma(-a, a, fma(n, -LN2_SHORT, start))
-    tail = fma(d, piecewise(index, "erfc_f32_", ERFC_F32[2:], d), slope)
-    r = fma(d, tail, first)
-    right = fma(power * r, polynomial(r, EXP_SHORT), power)
+    power = sixteenth(shifted) if short else f.lookup("erfc_eighths", EIGHTHS, integer_of(shifted), kind)
+    power = unmasked512("scalef", power, n)
+    first = fma(-a, a, fma(n, -LN2_SHORT[kind], start))
+    r = fma(d, polynomial(d, c), first)
+    right = fma(power * r, polynomial(r, EXP_SHORT[kind], 1 if short else 2), power)
+    # where x < 0 the result is 2 less this
     return select(x.lt(0.0), 2.0 - right, right)
 
 
 def erfc_f32(x: Value) -> Value:
-    if registers512(x):
-        return erfc_pieces(x)
     wide = x.to("f64")
     a = wide.abs()
     a = a.like(10.6).minimum(a)
@@ -159,9 +200,12 @@ def erfc_f32(x: Value) -> Value:
     return select(wide.lt(0.0), 2.0 - right, right).to("f32")
 
 
+@per_register
 def erfc(x: Value) -> Value:
     """1 - erf x, right relative to itself where it is tiny."""
-    return per_register(erfc_f32)(x) if x.kind == "f32" else erfc_f64(x)
+    if registers512(x):
+        return erfc_pieces(x)
+    return erfc_f32(x) if x.kind == "f32" else erfc_f64(x)
 
 
 def inverse(x: Value, form: str) -> Value:
@@ -177,8 +221,22 @@ def inverse(x: Value, form: str) -> Value:
     return copysign(select(a.eq(1.0), w, select(a.le(0.5), middle, outside)), x)
 
 
+def inverse_pieces(x: Value) -> Value:
+    """erfinv of one 512-bit register of f32: one polynomial, in x^2 for |x| up to 1/2 and in log(1 - |x|) for others."""
+    f, a = x.f, x.abs()
+    w = log(1.0 - a.like(0.44).maximum(a))  # the difference is exact where it matters; nan beyond 1; NaN stays
+    y = fma(w, -0.9249, 0.609)
+    middle = y.lt(1.25)
+    index = y.bitcast("i32").lshr(21)  # the permutations read the low four bits only
+    d = w - f.lookup("erfinv_f32_centre", ERFINV_F32_CENTRE, index, "f32")
+    start = f.lookup("erfinv_f32_start", ERFINV_F32[0], index, "f32")
+    tail = piecewise(index, "erfinv_f32_", ERFINV_F32[1:], select(middle, fma(a, a, -0.125), d))
+    inside = fma(select(middle, a, d), tail, select(middle, a, start))
+    return copysign(select(a.eq(1.0), w, inside), x)
+
+
 @per_register
-def erfinv_f64(x: Value) -> Value:
+def erfinv_wide(x: Value) -> Value:
     return inverse(x, "f64")
 
 
@@ -189,7 +247,9 @@ def erfinv_short(x: Value) -> Value:
 
 def erfinv(x: Value) -> Value:
     """The inverse of erf: infinite at -1 and 1, nan beyond."""
-    return erfinv_short(x.to("f64")).to("f32") if x.kind == "f32" else erfinv_f64(x)
+    if x.kind == "f64":
+        return erfinv_wide(x)
+    return by_registers(inverse_pieces, x) if registers512(x) else erfinv_short(x.to("f64")).to("f32")
 
 
 FUNCTIONS: dict[str, Callable[..., Value]] = {"erf": erf, "erfc": erfc, "erfinv": erfinv}
