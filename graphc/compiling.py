@@ -235,6 +235,8 @@ def backend_name(mode: Mode) -> str:
         return "llvm" if "llvm" in backends.BACKENDS else "numpy"
     if name not in backends.BACKENDS:
         raise GraphcValueError(f"the backend {name!r} is not available here; there are: {', '.join(sorted(backends.BACKENDS))}")
+    if name == "llvm" and importlib.util.find_spec("llvmlite") is None:
+        raise GraphcValueError("the backend 'llvm' needs llvmlite, which is not installed: pip install llvmlite, or leave the backend to 'auto'")
     return str(name)
 
 

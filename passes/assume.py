@@ -8,7 +8,7 @@ graph as it was when the first such call comes; which one runs is decided by the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from graphc import dims
 from graphc.dims import Dim, Size, Symbol
@@ -28,10 +28,29 @@ def assumptions(graph: Graph) -> dict[Symbol, Size]:
 
 
 def _same(graph: Graph, kind: str) -> dict[Symbol, Size]:
-    """Sizes of state keep their symbols."""
+    """Sizes of state keep their symbols, and so do those of which something else cannot be."""
     if any(isinstance(value, Graph) for node in graph.nodes for value in node.attrs.values()):
         return {}  # inner graphs share the sizes of the outside
     fixed = {s for v in graph.shared for size in v.type.shape for s in dims.symbols(size)}
+    while True:
+        same = _found(graph, kind, fixed)
+        wrong = _contradicted(graph, same)
+        if not wrong & same.keys():
+            return same
+        fixed |= wrong
+
+
+def _contradicted(graph: Graph, same: Mapping[Symbol, Size]) -> set[Symbol]:
+    """The symbols of relations that do not hold then: a size that meets 4 and meets 2 can only be 1."""
+    wrong: set[Symbol] = set()
+    for relation, _ in graph.relations:
+        a, b = dims.substitute(relation.a, same), dims.substitute(relation.b, same)
+        if isinstance(a, int) and isinstance(b, int) and a != b and (relation.kind == "equal" or 1 not in (a, b)):
+            wrong.update(dims.symbols(relation.a), dims.symbols(relation.b))
+    return wrong
+
+
+def _found(graph: Graph, kind: str, fixed: Collection[Symbol]) -> dict[Symbol, Size]:
     same: dict[Symbol, Size] = {}
 
     def find(size: Size) -> Size:

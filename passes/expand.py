@@ -116,6 +116,8 @@ def _lifted(x: Var, positions: Var, axis: int, depth: int) -> Var | None:
             if axis < missing or dims.is_one(v.type.shape[axis - missing]):
                 operands.append(v)
                 continue
+            if v.type.shape[axis - missing] != x.type.shape[axis]:
+                return None  # it may have size 1 in a call, and no other position
             part = _lifted(expand_dims(v, tuple(range(missing))) if missing else v, positions, axis, depth - 1)
             if part is None:
                 return None

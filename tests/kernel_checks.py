@@ -35,11 +35,11 @@ MOST_POINTS = 60_000
 def check_kernel(kernel: Kernel, draw: Callable[[Any], Any], target: str) -> None:
     """Compile a kernel in a way that is drawn, and run it with sizes that are drawn."""
     setting = Setting(target, draw(st.sampled_from((0, 0, 1))), draw(st.sampled_from((None, 1, 2, 4))), draw(st.booleans()),
-                      draw(st.sampled_from((1, 1, 2))), draw(st.booleans()))
+                      draw(st.sampled_from((1, 1, 2))), draw(st.booleans()), draw(st.booleans()))
     dtype = draw(st.sampled_from(COMPUTED))
     kernel = retyped(kernel, dtype)
     lanes = setting.machine().bits // (8 * max(dtype.itemsize, 4))
-    edges = [0, 1, 2, 3, lanes - 1, lanes, lanes + 1, 2 * lanes, 2 * lanes * (setting.unroll or 2) + 3]
+    edges = [0, 1, 2, 3, lanes - 1, lanes, lanes + 1, 2 * lanes, 2 * lanes * (setting.unroll or 2) + 3, 17 * lanes + 5]
     env = {size.symbol: max(draw(st.sampled_from(edges)), size.symbol.min) for size in SIZES if size.symbol is not None}
     while math.prod(dims.evaluate(r.extent, env) for r in kernel.ranges) > MOST_POINTS:
         largest = max(env, key=lambda s: env[s])

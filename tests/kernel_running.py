@@ -21,7 +21,7 @@ from children import FILL, CrashError, Pages, expendable, in_child
 
 import graphc as gc
 from graphc import dims
-from graphc.backends.llvm import driver, kernels
+from graphc.backends.llvm import driver, kernels, tiles
 from graphc.backends.llvm.runner import Native
 from graphc.backends.llvm.target import Target, host
 from graphc.dims import Symbol
@@ -47,6 +47,7 @@ class Setting:
         chunks: cut into as many chunks as there may be?
         threads: of the call.
         at_end: do arrays end at an unmapped page, or begin after one?
+        large: are they treated as if they were too large for any cache?
     """
 
     target: str = "host"
@@ -55,6 +56,7 @@ class Setting:
     chunks: bool = False
     threads: int = 1
     at_end: bool = True
+    large: bool = False
 
     def machine(self) -> Target:
         target = _target(self.target)
@@ -88,6 +90,9 @@ class Compiled:
             if setting.chunks:
                 stack.enter_context(mock.patch.object(driver, "CHUNK_NS", 0))
                 stack.enter_context(mock.patch.object(driver, "SERIAL_NS", 0))
+            if setting.large:
+                for name, value in (("LARGE", 0), ("PAST_CACHE", 0), ("PANEL", 32)):
+                    stack.enter_context(mock.patch.object(tiles, name, value))
             self.native = Native(program, setting.machine())
 
     def run(self, arrays: Sequence[Array | None], env: Mapping[Symbol, int]) -> list[Array | None]:

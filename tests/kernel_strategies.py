@@ -131,6 +131,26 @@ class _Maker:
         if mode == "temp":
             self.temps.append((len(self.operands) - 1, index, tuple(ranges)))
 
+    def moving(self) -> Kernel:
+        """One stage at each point of a grid of all ranges: arrays whose axes stand in different orders."""
+        count = self.draw(st.sampled_from((2, 3)))
+        sizes = self.draw(st.permutations([*self.symbols, self.draw(st.integers(1, 20)), self.draw(st.integers(1, 3))]))
+        self.ranges = [Range("ijk"[n], size) for n, size in enumerate(sizes[:count])]
+        self.grid, self.inner = tuple(self.draw(st.permutations(range(count)))), []
+        results = []
+        for _ in range(self.draw(st.sampled_from((1, 1, 2, 3)))):
+            index, size = self.dense(self.draw(st.permutations(range(count))), flips=self.draw(st.integers(0, 3)) == 0)
+            dtype = self.draw(st.sampled_from(OTHERS)) if self.mixed else F64
+            self.operands.append(Operand("x", dtype, "in", size))
+            loaded = self.add(Instr("load", dtype, operand=len(self.operands) - 1, index=index), range(count))
+            results.append(loaded if dtype == F64 else self.add(Instr("cast", F64, (loaded,)), range(count)))
+        for n, value in enumerate(results[1:]):
+            results.append(self.add(Instr("apply", F64, (results[n], value), word=self.draw(st.sampled_from(("add", "maximum")))), range(count)))
+        for value in results[-self.draw(st.sampled_from((1, 1, 2))):]:
+            self.store(value, range(count))
+        body = tuple(range(len(self.values)))
+        return Kernel("move", tuple(self.ranges), self.grid, tuple(self.operands), tuple(self.values), (Stage((), body),), (), self.draw(st.sampled_from(self.grid)))
+
     def kernel(self) -> Kernel:
         stages, finish = [], []
         for _ in range(self.draw(st.sampled_from((2, 3, 1)))):
@@ -175,6 +195,12 @@ def kernels(draw: Any, unknown: bool = False, mixed: bool = False) -> Kernel:
     """
     symbols = [dims.fresh("unknown"), dims.fresh("data"), dims.fresh("unknown")] if unknown else [dims.dim("n"), dims.dim("m", 1), dims.dim("i")]
     return _Maker(draw, symbols, mixed).kernel()
+
+
+@st.composite
+def movers(draw: Any) -> Kernel:
+    """A sound kernel that may have to transpose."""
+    return _Maker(draw, [dims.dim("n"), dims.dim("m", 1), dims.dim("i")], mixed=draw(st.booleans())).moving()
 
 
 def renamed(kernel: Kernel, symbols: Mapping[Symbol, Size] | Mapping[Symbol, int], suffix: str) -> Kernel:

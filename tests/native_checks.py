@@ -19,10 +19,15 @@ from graph_strategies import Array, Case, Source
 from graph_subjects import Difference, Subject, bits, compare
 
 import graphc as gc
+from graphc import dims
+from graphc.backends import Options
 from graphc.backends.llvm import driver
 from graphc.backends.llvm.pool import pool
+from graphc.backends.llvm.runner import LlvmRunner
+from graphc.backends.llvm.target import host
 from graphc.judging import Judge
 from graphc.passes.pipeline import PIPELINE
+from graphc.variants import Variants
 
 __all__ = ["DISGUISES", "check_native", "cut_small", "two_threads"]
 
@@ -56,6 +61,11 @@ def check_native(subject: Subject, case: Case, judge: Judge, want: Sequence[Arra
             continue
         compare(other[1], other[0], others, f"{label}, other sizes", kinds, optimised)
 
+    if f.backend == "llvm" and (thorough or source.below(100) < 30):
+        cut_otherwise(subject, case, judge, want, other, optimised)
+    if f.backend == "llvm" and (thorough or source.below(100) < 15):
+        for missing in ("avx512f", "avx2"):
+            compare(judge, want, on_other_machine(f, subject, case, missing), f"llvm without {missing}", kinds, optimised)
     same_bits(f, subject, case, first, source, thorough)
     if bits(have) != first:
         raise Difference("llvm: a later call changed the results of an earlier one")
@@ -79,15 +89,38 @@ def same_bits(f: gc.Function, subject: Subject, case: Case, first: list[bytes], 
         poison(f)
     if bits(subject.call(f, case.arguments, careful=True)) != first:
         raise Difference("llvm: the careful way gives other bits")
-    if f.backend == "llvm" and (thorough or source.below(100) < 30):
-        with cut_small():
-            g = subject.compile(LLVM)
-        found = []
-        for threads in (1, 2):
-            with two_threads(), gc.config(threads=threads):
-                found.append(subject.call(g, case.arguments, careful=True))
-        if bits(found[0]) != bits(found[1]):
-            raise Difference("llvm: two threads give other bits than one")
+
+
+def cut_otherwise(subject: Subject, case: Case, judge: Judge, want: Sequence[Array], other: tuple[list[Array], Judge] | None,
+                  optimised: gc.Function) -> None:
+    """Cut into many pieces the function gives right values, and the same bits on one thread and on two."""
+    calls: list[tuple[Sequence[Array], Sequence[Array] | None, Sequence[Array], Judge]] = [(case.arguments, None, want, judge)]
+    if other is not None and case.derivatives.kind != "jacobian":
+        calls.append((*case.others, *other))
+    with cut_small(), two_threads():
+        f = subject.compile(LLVM)
+        for arguments, state, values, referee in calls:
+            found = []
+            for threads in (1, 2):
+                with gc.config(threads=threads):
+                    found.append(subject.call(f, arguments, state, careful=True))
+            compare(referee, values, found[0], "llvm, cut into many pieces", case.derivatives, optimised)
+            if bits(found[0]) != bits(found[1]):
+                raise Difference("llvm: two threads give other bits than one")
+
+
+def on_other_machine(f: gc.Function, subject: Subject, case: Case, missing: str) -> list[Array]:
+    """The results of code for a processor that lacks something."""
+    for s, value in subject.state:
+        s.container.value = value
+    leaves = {**dict(zip(subject.inputs, case.arguments, strict=True)), **{s: s.container.value for s in f.graph.shared}}
+    door = f._compiled.door
+    arguments = [leaves[v] for v in (*subject.inputs, *f.graph.shared)]
+    env = door.solve(arguments)
+    runner = f._compiled.runner
+    if isinstance(runner, Variants):
+        runner = runner.usual if all(env[s] == dims.evaluate(size, env) for s, size in runner.same.items()) else runner.other()
+    return list(LlvmRunner(runner.program, Options(), host().without(missing))(arguments, env))
 
 
 def poison(f: gc.Function) -> None:

@@ -1,10 +1,14 @@
 """erf, erfc and erfinv, for f32 and f64 lanes.
 
-erf is a polynomial on each of 32 (f32) or 16 (f64) intervals, whose coefficients come out of registers
-(``Body.lookup``); f32 without such registers but with an FMA has a way without tables.  erfc(x) for x > 0 is exp(-x^2) times a function that falls slowly, so that results
-are right relative to themselves down to the smallest subnormal; erfc(-x) = 2 - erfc(x).  erfinv is a
-polynomial in x^2 in the middle and one in log(1 - |x|) outside.  The f32 forms of erfc and erfinv are
-computed in f64 with shorter polynomials.
+erf is a polynomial on each of 32 (f32) or 8 (f64) intervals, whose coefficients come out of registers (``Body.lookup``);
+f32 without such registers but with an FMA has a way without tables.  erfc(x) for x > 0 is exp(-x^2) times a function that
+falls slowly, so that results are right relative to themselves down to the smallest subnormal; erfc(-x) = 2 - erfc(x).
+Registers of 512 bits have the logarithm of that function in pieces, which joins the exponent before it is rounded
+(``erfc_pieces``).  erfinv is a polynomial in x^2 in the middle and one in log(1 - |x|) outside.  Without 512-bit registers
+the f32 forms of erfc and erfinv are computed in f64 with shorter polynomials.
+
+A table of as many numbers as a register has lanes is one permutation; twice as many take an instruction that cannot run
+beside an FMA on some processors, so 16 (f32) and 8 (f64) pieces with a longer polynomial are faster.
 """
 
 from __future__ import annotations
@@ -100,8 +104,9 @@ def erf_pieces(a: Value) -> Value:
     f = a.f
     index = low_bits(a, integer_of(muladd(a, ERF_F64_INVERSE, MAGIC["f64"])), 8)
     d = a - f.lookup("erf_f64_centre", ERF_F64_CENTRE, index, "f64")
-    tail = polynomial(d, [f.lookup(f"erf_f64_{k}", row, index, "f64") for k, row in enumerate(ERF_F64[1:])], 2)
-    return muladd(d, tail, f.lookup("erf_f64_start", ERF_F64[0], index, "f64"))
+    start, slope, *c = [f.lookup(f"erf_f64_{k}", row, index, "f64") for k, row in enumerate(ERF_F64)]
+    # the sum with the slope counts most near 0 and so comes last, not in one of two chains
+    return muladd(d, muladd(d, polynomial(d, c, 2), slope), start)
 
 
 @per_register

@@ -2,12 +2,14 @@
 
 ``TABLE[k][i]`` is the coefficient of d^k on interval i, where d is the distance from the interval's centre.
 All are minimax fits (Remez' algorithm in 40 digits), each coefficient rounded in turn and the rest fitted
-anew; errors are relative to the function.
+anew; errors are relative to the function.  In the tables with a CENTRE the fits are weighted least squares, whose weights
+were changed until the largest error was least (Lawson's algorithm), since the constant is given.
 """
 
 from __future__ import annotations
 
-__all__ = ["ERFCX", "ERFCX_CENTER", "ERFC_F32", "ERFC_F32_CENTRE", "ERFC_F64", "ERFC_F64_CENTRE", "ERFINV", "ERFINV_CENTER", "ERFINV_F32", "ERFINV_F32_CENTRE", "ERF_F32", "ERF_F32_STEP", "ERF_F64", "ERF_F64_CENTRE", "ERF_F64_INVERSE"]
+__all__ = ["ERFCX", "ERFCX_CENTER", "ERFC_F32", "ERFC_F32_CENTRE", "ERFC_F64", "ERFC_F64_CENTRE", "ERFINV", "ERFINV_CENTER", "ERFINV_F32",
+           "ERFINV_F32_CENTRE", "ERF_F32", "ERF_F32_STEP", "ERF_F64", "ERF_F64_CENTRE", "ERF_F64_INVERSE"]
 
 #: erf(i ERF_F32_STEP + d), |d| <= ERF_F32_STEP/2; on the first interval erf d - d.  Error 2^-24.2 (the constant terms are rounded to 2^-25).
 #: The step was searched for: short, and such that erf of 1, 2 and 3 steps, where rounding matters most, is close to a float
