@@ -67,6 +67,31 @@ class _Kernel:
         self.reductions: list[int] = []
 
 
+class _Spans:
+    """From where the nodes up to a position can still be reached: from a later one only through a kernel that has members on both sides."""
+
+    def __init__(self, count: int) -> None:
+        self.largest = [-1] * (count + 1)  # a Fenwick tree: the last members of kernels, by their first ones
+
+    def note(self, members: Sequence[int]) -> None:
+        """A kernel has these members, the last one first."""
+        at, last = members[-1] + 1, members[0]
+        while at < len(self.largest):
+            self.largest[at] = max(self.largest[at], last)
+            at += at & -at
+
+    def last(self, position: int) -> int:
+        """The last node from which a path may lead to one at or before ``position``."""
+        while True:
+            at, found = position + 1, position
+            while at:
+                found = max(found, self.largest[at])
+                at &= at - 1
+            if found == position:
+                return position
+            position = found
+
+
 class _Grouping:
     """For each node the kernels that compute it: none (it stays a node), one, or several (it is copied)."""
 
@@ -81,6 +106,7 @@ class _Grouping:
                     self.consumers[index[v.node]].append(i)
         self.kernels: list[tuple[_Kernel, ...]] = [()] * len(nodes)
         self.estimates: dict[Shape, float] = {}
+        self.spans = _Spans(len(nodes))
 
     def run(self) -> list[tuple[_Kernel, ...]]:
         for i in range(len(self.nodes) - 1, -1, -1):
@@ -146,6 +172,7 @@ class _Grouping:
         kernel.labels, kernel.reductions = labels, list(reductions)
         kernel.members.append(i)
         kernel.members.sort(reverse=True)
+        self.spans.note(kernel.members)
         for k in kernel.members if commit else (i,):
             self.kernels[k] = tuple(dict.fromkeys(kernel if q in commit else q for q in self.kernels[k])) or (kernel,)
         return True
@@ -259,6 +286,7 @@ class _Grouping:
             k.labels = labels
             k.members.append(i)
             k.members.sort(reverse=True)
+            self.spans.note(k.members)
         self.kernels[i] = tuple(found)
         return True
 
@@ -299,6 +327,7 @@ class _Grouping:
             return None
         if not self._nest(joined.labels, joined.members, joined.reductions, None):
             return None
+        self.spans.note(joined.members)
         for i in joined.members:
             self.kernels[i] = tuple(dict.fromkeys(joined if q in (a, b) else q for q in self.kernels[i]))
         return joined
@@ -330,11 +359,11 @@ class _Grouping:
         return self._reaches(start, targets)
 
     def _reaches(self, start: Sequence[int], targets: set[_Kernel]) -> bool:
-        last = max(i for k in targets for i in k.members)
+        last = self.spans.last(max(i for k in targets for i in k.members))
         stack, seen, steps = list(start), set(start), 0
         while stack:
             i = stack.pop()
-            if i > last and not any(m <= last for k in self.kernels[i] for m in k.members):
+            if i > last:
                 continue  # nothing after it is needed by the targets
             steps += 1
             if steps > MOST_STEPS:

@@ -350,6 +350,8 @@ class _Lowering:
     def guard(self, body: Graph) -> None:
         """Sizes for which some op of the body is an error: no largest value along an axis of length 0."""
         for node in body.nodes:
+            if node.op.name == "broadcast_to":
+                self.guarded(view_guard(node))
             if node.op.name not in ("max", "min", "argmax", "argmin"):
                 continue
             along = dims.product(node.inputs[0].type.shape[a] for a in node.attrs["axis"])

@@ -70,8 +70,13 @@ def view_of(node: Node, x: View) -> View | None:
 
 
 def view_guard(node: Node) -> Size:
-    """A formula that is 0 where ``node`` is no error: positions are inside, and a size that follows from the others is whole."""
+    """A formula that is 0 where ``node`` is no error: positions are inside, sizes broadcast, one that follows from the others is whole."""
     total: Size = 0
+    if node.op.name == "broadcast_to":
+        for have, want in zip(reversed(node.inputs[0].type.shape), reversed(node.outputs[0].type.shape), strict=False):
+            if dims.bcast(have, want) != want:  # the door lets a call in where ``want`` is 1
+                total = total + _differ(have, want) * _differ(have, 1)
+        return total
     if node.op.name == "reshape" and -1 in node.attrs["shape"]:
         return dims.product(node.inputs[0].type.shape) - dims.product(node.outputs[0].type.shape)
     if node.op.name != "subtensor":
@@ -85,6 +90,11 @@ def view_guard(node: Node) -> Size:
         if not isinstance(entry, tuple) and entry != "?" and not (isinstance(entry, int) and isinstance(n, int)):
             total = total + outside(entry, n)
     return total
+
+
+def _differ(a: Size, b: Size) -> Size:
+    """0 where two sizes are equal, else 1."""
+    return dims.dim_min(dims.dim_max(a - b, b - a), 1)
 
 
 def outside(position: Size, n: Size) -> Size:

@@ -48,7 +48,7 @@ def check(case: Case, source: Source, thorough: bool = False) -> None:
         modes.append((f"passes {NAMES[:k]}, {backend}", gc.Mode(backend=backend, passes=NAMES[:k])))
     text = oracle.dump("input")
     if case.special == "none" and not any(f"= {name}(" in text for name in ("atan2", "copysign", "signbit")):  # "fast" ignores signs of zero
-        modes.append(("level fast", gc.Mode(backend="numpy", level="fast")))
+        modes.append(("level fast", gc.Mode(backend=("numpy", "llvm")[source.below(2)], level="fast")))
     if source.below(100) < (30 if thorough else 15):
         modes.append(("DEBUG", "DEBUG"))
     for label, mode in modes:
@@ -117,10 +117,13 @@ def check_determinism(case: Case, taken: Sequence[int] | Source) -> None:
     twin = build(Replayed(taken) if isinstance(taken, Sequence) else taken)
     texts = []
     for c in (case, twin):
-        f = Subject(c.inputs, c.outputs, c.updates, c.state).compile(gc.Mode(backend="numpy"))
+        subject = Subject(c.inputs, c.outputs, c.updates, c.state)
+        f, g = subject.compile(gc.Mode(backend="numpy")), subject.compile(gc.Mode(backend="llvm"))
         for s, value in c.state:
             s.container.value = value
         texts.append(f.dump("final") + f.dump("source") + f.dump("memory"))
+        if g.backend == "llvm":
+            texts[-1] += g.dump("final") + g.dump("kernels") + g.dump("memory") + g.dump("llvm")
     if texts[0] != texts[1]:
         raise Difference(f"the same script gives two dumps\n{first_difference(*texts)}")
 

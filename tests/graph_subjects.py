@@ -41,9 +41,9 @@ class Subject:
     updates: Sequence[tuple[Shared, Var]]
     state: Sequence[tuple[Shared, Array]]
 
-    def compile(self, mode: gc.Mode | str) -> gc.Function:
+    def compile(self, mode: gc.Mode | str, profile: bool = False) -> gc.Function:
         with gc.config(verify=True):
-            return gc.function(list(self.inputs), list(self.outputs), updates=list(self.updates), mode=mode, on_unused_input="ignore")
+            return gc.function(list(self.inputs), list(self.outputs), updates=list(self.updates), mode=mode, on_unused_input="ignore", profile=profile)
 
     def call(self, f: gc.Function, arguments: Sequence[Array], state: Sequence[Array] | None = None, careful: bool = False) -> list[Array]:
         """Outputs and new state; the state is put back first, and arguments must not have changed.

@@ -23,7 +23,7 @@ from graphc.ops.evaluate import evaluate
 from graphc.ops.reduction import max as max_
 from graphc.ops.reduction import sum as sum_
 from graphc.passes.context import Context
-from graphc.passes.fuse import fuse
+from graphc.passes.fuse import _Spans, fuse
 
 add, mul, neg, exp, div, sqr, tanh, sub = (OPS[k] for k in ("add", "mul", "neg", "exp", "div", "sqr", "tanh", "sub"))
 
@@ -227,3 +227,12 @@ def test_thirty_thousand_nodes_do_not_recurse():
         z = add(z, constant(1.0)) if i % 7 else mul(z, y)
     graph, _ = fused([X], [add(y, z)])
     assert 1 <= len(graph) < 30_000
+
+
+def test_from_where_earlier_nodes_are_reached() -> None:
+    """Through kernels that have members on both sides, one after the other."""
+    spans = _Spans(20)
+    assert spans.last(4) == 4
+    for members in ([9, 3], [15, 12, 8], [17, 16], [6, 5]):
+        spans.note(members)
+    assert [spans.last(n) for n in (0, 2, 3, 5, 11, 16, 19)] == [0, 2, 15, 15, 15, 17, 19]

@@ -274,3 +274,12 @@ def test_float64_is_rounded_to_float16_once() -> None:
     with np.errstate(over="ignore"):
         want = values.astype(np.float16)
     assert gc.function([x], gc.cast(x, "float16"), mode=gc.Mode(backend="llvm"))(values).tobytes() == want.tobytes()
+
+
+def test_misaligned_operands_of_a_call_out() -> None:
+    z = gc.matrix("z", dtype="complex128")
+    v = np.random.default_rng(0).normal(size=(40, 40)) * (1 + 2j)
+    moved = np.ndarray(v.shape, v.dtype, bytearray(v.nbytes + 1), 1)
+    moved[...] = v
+    f = gc.function([z], z @ z.T, mode=gc.Mode(backend="llvm"))
+    assert f(v).tobytes() == f(moved).tobytes()

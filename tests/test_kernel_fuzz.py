@@ -13,20 +13,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_checks import check_kernel, compare
 from kernel_running import SIZES, TARGETS, Compiled, Setting, guarded
-from kernel_strategies import kernels
+from kernel_strategies import kernels, movers
 
 from graphc.kernel_text import parse_kernel
 
-KERNELS = settings(max_examples=70, derandomize=True, deadline=None, database=None, report_multiple_bugs=False,
+KERNELS = settings(max_examples=50, derandomize=True, deadline=None, database=None, report_multiple_bugs=False,
                    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
+KINDS = {"one dtype": kernels(), "many dtypes": kernels(mixed=True), "movement": movers()}
 
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("mixed", [False, True], ids=["one dtype", "many dtypes"])
-def test_random_kernels(target: str, mixed: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_kernels(target: str, kind: str) -> None:
     @KERNELS
-    @given(kernels(mixed=mixed), st.data())
+    @given(KINDS[kind], st.data())
     def run(kernel: Any, data: Any) -> None:
         check_kernel(kernel, data.draw, target)
 

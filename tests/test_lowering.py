@@ -25,6 +25,8 @@ from graphc.verify_kernel import verify_kernel, verify_program
 
 RNG = np.random.default_rng(0)
 BF16 = "bfloat16"
+#: every pass, and nothing assumed of sizes that meet
+ALL = gc.Mode(backend="llvm", passes=[p.name for p in gc.passes.pipeline.PIPELINE])
 
 
 def array(shape: Sequence[int], dtype: str = "float32") -> Array:
@@ -265,8 +267,7 @@ def test_a_position_in_an_axis_that_is_too_short() -> None:
 def test_broadcasting_that_only_the_call_knows(shapes: Sequence[tuple[int, ...]]) -> None:
     x, y, v = leaf("x", "float32", (None, None)), leaf("y", "float32", (None, None)), leaf("v", "float32", (None,))
     outputs = gradient(x * y + v, x, y, v)
-    mode = gc.Mode(backend="llvm", passes=[p.name for p in gc.passes.pipeline.PIPELINE])  # nothing is assumed of the sizes
-    f = gc.function([x, y, v], outputs, mode=mode)
+    f = gc.function([x, y, v], outputs, mode=ALL)  # nothing is assumed of the sizes
     program = f._compiled.program
     assert program is not None and not any(isinstance(step, CallOut) for step in program.steps)
     verify_program(program)
@@ -276,6 +277,43 @@ def test_broadcasting_that_only_the_call_knows(shapes: Sequence[tuple[int, ...]]
     for got in (f(*arrays), compile_program(program, Options())(arrays, door.solve(arrays))):
         for a, b in zip(got, want, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def general(inputs: Sequence[Var], outputs: Sequence[Var], *calls: Sequence[Array]) -> None:
+    """A program that assumes nothing of its sizes gives what the reference gives, errors too."""
+    with gc.config(verify=True):
+        f = gc.function(list(inputs), list(outputs), mode=ALL)
+    reference = gc.function(list(inputs), list(outputs), mode=gc.Mode(backend="reference"))
+    for arrays in calls:
+        try:
+            want = reference(*arrays)
+        except ValueError:
+            with pytest.raises(ValueError, match=r"broadcast|must be equal"):
+                f(*arrays)
+            continue
+        for a, b in zip(f(*arrays), want, strict=True):
+            assert a.shape == b.shape
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_what_stands_beside_something_longer() -> None:
+    """A value of size 1 in a kernel that runs over more: its windows, its positions, its counters stay where they are."""
+    x, v, y, k = leaf("x", "float32", (None,)), leaf("v", "float32", (None,)), leaf("y", "float32", (2,)), leaf("k", "int64", (1,))
+    rows = gc.stack([x, x + 1])
+    general([x, v, y, k], [gc.where(rows > v, rows, 0), gc.arange(x.shape[0]) + v, gc.pad(x, ((1, 0),)), gc.take_along_axis(gc.exp(x[:1]) + y, k, 0)],
+            *([array((n,)), array((m,)), array((2,)), positions(1)] for n, m in ((1, 4), (3, 1), (1, 1), (1, 2), (0, 1))))
+
+
+def test_what_broadcasts_to_nothing_it_fits() -> None:
+    """One element where the operand has none or several: the door cannot know, the guard does."""
+    x, y = leaf("x", "float32", (None,)), leaf("y", "float32", ("n",))
+    general([x, y], [gc.set_subtensor(y[:2:2], x) * 2], *([array((n,)), array((m,))] for n, m in ((1, 2), (0, 2), (2, 2), (1, 0))))
+
+
+def test_what_an_empty_loop_would_have_kept() -> None:
+    x, z, w = leaf("x", "float32", ("n", 1)), leaf("z", "float32", ("n", "m")), leaf("w", "float32", (3,))
+    t = gc.tanh(gc.prod(w) * x)
+    general([x, z, w], [z * t, 1 - t * t, gc.sum(w)], *([array((2, 1)), array((2, m)), array((3,))] for m in (0, 1, 4)))
 
 
 # ---- products of any labels
@@ -331,7 +369,7 @@ def test_narrow_vectors(without: str) -> None:
     env = f.native._compiled.door.solve(arrays)
     want = f.reference(*arrays)
     for a, b in zip(LlvmRunner(f.program, Options(), host().without(without))(arrays, env), want, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 # ---- text and verifier

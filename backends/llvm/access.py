@@ -19,7 +19,7 @@ from graphc.kernel import Index, Instr
 if TYPE_CHECKING:
     from graphc.backends.llvm.kernels import Emitter
 
-__all__ = ["Access"]
+__all__ = ["Access", "masked_store"]
 
 
 class Access:
@@ -249,15 +249,7 @@ class Access:
             if e.mask is None:
                 f.line(f"store {x.type} {x.ref}, ptr {p}, align {align}")
                 return
-            lane = _only_lane(e.mask)
-            if lane >= 0:
-                one = x.lane(lane)
-                p = f.op(f"getelementptr {element}, ptr {p}, i64 {lane}")
-                f.line(f"store {one.type} {one.ref}, ptr {p}, align {align}")
-                return
-            name = f"llvm.masked.store.v{w}{kind}.p0"
-            f.module.declare(name, f"void ({x.type}, ptr, <{w} x i1>)")
-            f.line(f"call void @{name}({x.type} {x.ref}, ptr align {align} {p}, {e.mask.type} {e.mask.ref})")
+            masked_store(p, x, e.mask)
             return
         offsets = self._offsets(stride, n)
         p = f.op(f"getelementptr {element}, ptr {base.ref}, {offsets.type} {offsets.ref}")
@@ -265,6 +257,19 @@ class Access:
         name = f"llvm.masked.scatter.v{w}{kind}.v{w}p0"
         f.module.declare(name, f"void ({x.type}, <{w} x ptr>, <{w} x i1>)")
         f.line(f"call void @{name}({x.type} {x.ref}, <{w} x ptr> align {align} {p}, <{w} x i1> {mask})")
+
+
+def masked_store(p: str, x: Value, mask: Value) -> None:
+    """Store the elements of a vector where the mask is true."""
+    f, align = x.f, x.bits // 8
+    lane = _only_lane(mask)
+    if lane < 0:
+        name = f"llvm.masked.store.v{x.lanes}{x.kind}.p0"
+        f.module.declare(name, f"void ({x.type}, ptr, {mask.type})")
+        f.line(f"call void @{name}({x.type} {x.ref}, ptr align {align} {p}, {mask.type} {mask.ref})")
+        return
+    one = x.lane(lane)
+    f.line(f"store {one.type} {one.ref}, ptr {f.op(f'getelementptr {one.type}, ptr {p}, i64 {lane}')}, align {align}")
 
 
 def _only_lane(mask: Value) -> int:

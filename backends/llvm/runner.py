@@ -142,7 +142,7 @@ class LlvmRunner:
         held: list[Any] = [slabs]
         for k, a in zip(program.arguments, arguments, strict=True):
             if not (a.flags.c_contiguous and a.flags.aligned):
-                a = np.ascontiguousarray(a)
+                a = np.array(a, order="C")  # ascontiguousarray leaves what is misaligned where it is
                 held.append(a)
             slabs[k] = a.ctypes.data
         for k, address in self.constants:

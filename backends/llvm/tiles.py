@@ -35,6 +35,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from graphc.backends.llvm.access import masked_store
 from graphc.backends.llvm.elements import loaded, memory_kind, stored
 from graphc.backends.llvm.transposing import first_rounds, group, last_rounds, transposed
 from graphc.backends.llvm.values import BITS, Value, select, shuffle
@@ -380,7 +381,7 @@ class Tiles:
                 if mask is None:
                     f.line(f"store {x.type} {x.ref}, ptr {p}, {how}")
                 else:
-                    self.masked_store(p, x, mask)
+                    masked_store(p, x, mask)
 
         usual = f"align {rows[0].bits // 8}"
         if i not in self.past_cache:
@@ -458,7 +459,7 @@ class Tiles:
                 self.turn(i)
                 with f.loop(zero, nv, one, "out") as loop:
                     p = self.moved(i, corner, loop.index)
-                    self.masked_store(p, self.buffer_load(i, loop.index), u_last if self.flipped(i) else u_mask)
+                    masked_store(p, self.buffer_load(i, loop.index), u_last if self.flipped(i) else u_mask)
 
     def first(self, n: Value) -> Value:
         """The mask of the first ``n`` lanes."""
@@ -551,12 +552,6 @@ class Tiles:
         f.module.declare(name, f"{x.type} (ptr, {mask.type}, {x.type})")
         text = f"call {x.type} @{name}(ptr align {x.bits // 8} {p}, {mask.type} {mask.ref}, {x.type} zeroinitializer)"
         return f.value(f.op(text), x.kind, x.lanes)
-
-    def masked_store(self, p: str, x: Value, mask: Value) -> None:
-        f = self.e.f
-        name = f"llvm.masked.store.v{x.lanes}{x.kind}.p0"
-        f.module.declare(name, f"void ({x.type}, ptr, {mask.type})")
-        f.line(f"call void @{name}({x.type} {x.ref}, ptr align {x.bits // 8} {p}, {mask.type} {mask.ref})")
 
     # -- buffers ------------------------------------------------------------------------------
 
