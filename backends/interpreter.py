@@ -360,7 +360,8 @@ class _Run:
         if self.grid & set(v.over):
             before = self.parts.get(i)
             part = self.parts[i] = part if before is None else self.joined(v, before, part)
-        return part[-1].astype(v.dtype, copy=False)
+        with np.errstate(all="ignore"):  # a sum of float16 that is too large is infinite
+            return part[-1].astype(v.dtype, copy=False)
 
     def joined(self, v: Instr, a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
         if len(a) == 1:

@@ -29,7 +29,7 @@ from graph_checks import bisect, check, check_determinism, input_text, reproduce
 from graph_strategies import Case, Seeded, build
 from kernel_checks import check_kernel
 from kernel_running import TARGETS, guarded
-from kernel_strategies import kernels, movers
+from kernel_strategies import kernels, movers, rows
 
 BLOCK = 20  # functions that one child does
 
@@ -74,7 +74,7 @@ def run_kernels(seed: int) -> str | None:
 
     @hypothesis.seed(seed)
     @settings(max_examples=40, deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
-    @given((kernels(), kernels(mixed=True), movers())[seed // len(TARGETS) % 3], st.data())
+    @given((kernels(), kernels(mixed=True), movers(), rows())[seed // len(TARGETS) % 4], st.data())
     def run(kernel: Any, data: Any) -> None:
         check_kernel(kernel, data.draw, target)
 

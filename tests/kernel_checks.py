@@ -35,7 +35,7 @@ MOST_POINTS = 60_000
 def check_kernel(kernel: Kernel, draw: Callable[[Any], Any], target: str) -> None:
     """Compile a kernel in a way that is drawn, and run it with sizes that are drawn."""
     setting = Setting(target, draw(st.sampled_from((0, 0, 1))), draw(st.sampled_from((None, 1, 2, 4))), draw(st.booleans()),
-                      draw(st.sampled_from((1, 1, 2))), draw(st.booleans()), draw(st.booleans()))
+                      draw(st.sampled_from((1, 1, 2))), draw(st.booleans()), draw(st.booleans()), draw(st.booleans()))
     dtype = draw(st.sampled_from(COMPUTED))
     kernel = retyped(kernel, dtype)
     lanes = setting.machine().bits // (8 * max(dtype.itemsize, 4))

@@ -21,7 +21,7 @@ from children import FILL, CrashError, Pages, expendable, in_child
 
 import graphc as gc
 from graphc import dims
-from graphc.backends.llvm import driver, kernels, tiles
+from graphc.backends.llvm import driver, kernels, staging, tiles
 from graphc.backends.llvm.runner import Native
 from graphc.backends.llvm.target import Target, host
 from graphc.dims import Symbol
@@ -48,6 +48,7 @@ class Setting:
         threads: of the call.
         at_end: do arrays end at an unmapped page, or begin after one?
         large: are they treated as if they were too large for any cache?
+        short: do all rows that fit into a buffer count as short?
     """
 
     target: str = "host"
@@ -57,6 +58,7 @@ class Setting:
     threads: int = 1
     at_end: bool = True
     large: bool = False
+    short: bool = False
 
     def machine(self) -> Target:
         target = _target(self.target)
@@ -93,6 +95,8 @@ class Compiled:
             if setting.large:
                 for name, value in (("LARGE", 0), ("PAST_CACHE", 0), ("PANEL", 32)):
                     stack.enter_context(mock.patch.object(tiles, name, value))
+            if setting.short:
+                stack.enter_context(mock.patch.object(staging, "_longest", lambda *_: staging.LONGEST))
             self.native = Native(program, setting.machine())
 
     def run(self, arrays: Sequence[Array | None], env: Mapping[Symbol, int]) -> list[Array | None]:

@@ -28,8 +28,8 @@ RANGE_NAMES = ("i", "j", "k", "max", "two words", "n", "i")
 class _Maker:
     """Puts a kernel together, drawing what it needs."""
 
-    def __init__(self, draw: Any, symbols: Sequence[Size], mixed: bool = False) -> None:
-        self.draw, self.symbols, self.mixed = draw, symbols, mixed
+    def __init__(self, draw: Any, symbols: Sequence[Size], mixed: bool = False, rowwise: bool = False) -> None:
+        self.draw, self.symbols, self.mixed, self.rowwise = draw, symbols, mixed, rowwise
         n, m, p = symbols
         sizes: list[Size] = [1, 2, 3, n, m, p, n + 1, 2 * m]
         count = draw(st.integers(1, 4))
@@ -37,6 +37,9 @@ class _Maker:
         order = draw(st.permutations(range(count)))
         cut = draw(st.integers(0, count - 1)) if draw(st.booleans()) else draw(st.integers(0, count))
         self.grid, self.inner = tuple(order[:cut]), order[cut:]
+        if rowwise:
+            self.ranges = [*self.ranges[:2], Range("row", draw(st.sampled_from([m, p, *range(1, 40)])))]
+            self.grid, self.inner = tuple(range(len(self.ranges) - 1)), [len(self.ranges) - 1]
         self.operands: list[Operand] = []
         self.values: list[Instr] = []
         self.ranges_of: list[frozenset[int]] = []
@@ -51,6 +54,8 @@ class _Maker:
 
     def dense(self, ranges: Sequence[int], flips: bool = False) -> tuple[Index, Size]:
         """A layout of these ranges in some order, perhaps with a gap or backwards; and how many elements it takes."""
+        if self.rowwise:
+            ranges, flips = sorted(ranges), flips and self.draw(st.integers(0, 7)) == 0
         offset: Size = self.draw(st.integers(0, 2)) if flips else 0
         step: Size = 1 if not flips else self.draw(st.integers(1, 2))
         terms = []
@@ -154,7 +159,7 @@ class _Maker:
     def kernel(self) -> Kernel:
         stages, finish = [], []
         for _ in range(self.draw(st.sampled_from((2, 3, 1)))):
-            loops = stages[-1].loops if stages and self.draw(st.booleans()) else tuple(self.some(self.inner))
+            loops = stages[-1].loops if stages and self.draw(st.booleans()) else tuple(self.inner if self.rowwise else self.some(self.inner))
             first = len(self.values)
             found = self.body([*self.grid, *loops], self.kept, [t for t in self.temps if set(t[2]) <= set(loops)])
             kept = []
@@ -182,7 +187,7 @@ class _Maker:
             self.store(self.draw(st.sampled_from(self.body(loops, [value], ()))), loops)
             finish.append(Stage(loops, tuple(range(first, len(self.values)))))
         used = [r for r in range(len(self.ranges)) if r in self.grid or any(r in s.loops for s in (*stages, *finish))]
-        vector = self.draw(st.sampled_from([-1, *used]))
+        vector = self.inner[0] if self.rowwise else self.draw(st.sampled_from([-1, *used]))
         name = self.draw(st.sampled_from(("f", "softmax_2", "odd name", "")))
         return Kernel(name, tuple(self.ranges), self.grid, tuple(self.operands), tuple(self.values), tuple(stages), tuple(finish), vector)
 
@@ -201,6 +206,12 @@ def kernels(draw: Any, unknown: bool = False, mixed: bool = False) -> Kernel:
 def movers(draw: Any) -> Kernel:
     """A sound kernel that may have to transpose."""
     return _Maker(draw, [dims.dim("n"), dims.dim("m", 1), dims.dim("i")], mixed=draw(st.booleans())).moving()
+
+
+@st.composite
+def rows(draw: Any) -> Kernel:
+    """A sound kernel whose stages run along rows: perhaps with a row in each lane."""
+    return _Maker(draw, [dims.dim("n"), dims.dim("m", 1), dims.dim("i")], mixed=draw(st.booleans()), rowwise=True).kernel()
 
 
 def renamed(kernel: Kernel, symbols: Mapping[Symbol, Size] | Mapping[Symbol, int], suffix: str) -> Kernel:

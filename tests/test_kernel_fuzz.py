@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_checks import check_kernel, compare
 from kernel_running import SIZES, TARGETS, Compiled, Setting, guarded
-from kernel_strategies import kernels, movers
+from kernel_strategies import kernels, movers, rows
 
 from graphc.kernel_text import parse_kernel
 
-KERNELS = settings(max_examples=50, derandomize=True, deadline=None, database=None, report_multiple_bugs=False,
+KERNELS = settings(max_examples=40, derandomize=True, deadline=None, database=None, report_multiple_bugs=False,
                    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
-KINDS = {"one dtype": kernels(), "many dtypes": kernels(mixed=True), "movement": movers()}
+KINDS = {"one dtype": kernels(), "many dtypes": kernels(mixed=True), "movement": movers(), "rows": rows()}
 
 
 

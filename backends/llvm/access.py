@@ -32,7 +32,8 @@ class Access:
 
     def prepare(self, operand: int, index: Index, ranges: frozenset[int]) -> None:
         """Write the parts of an address that depend on these ranges alone."""
-        if not index.gathers and not self.private(operand):
+        staged = self.e.staging is not None and (operand, index) in self.e.staging.names
+        if not index.gathers and not staged and not self.private(operand):
             self.scalar_pointer(operand, index, ranges)
 
     def private(self, operand: int) -> bool:
@@ -94,6 +95,8 @@ class Access:
         e, f = self.e, self.e.f
         assert v.index is not None
         kind = memory_kind(v.dtype)
+        if e.staging is not None and e.staging.has(v):
+            return e.staging.load(v)
         if v.index.gathers:
             return self._gathered(v, kind)
         if self.private(v.operand):
@@ -219,6 +222,9 @@ class Access:
         e, f = self.e, self.e.f
         assert v.index is not None
         kind = memory_kind(v.dtype)
+        if e.staging is not None and e.staging.has(v):
+            e.staging.store(v, values)
+            return
         if self.private(v.operand):
             for n in range(e.group):
                 x = f.splat(stored(values[n] if len(values) > 1 else values[0], v.dtype), e.lanes)

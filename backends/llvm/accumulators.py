@@ -30,6 +30,7 @@ class Accumulators:
     vector: int
     entry: list[str]
     homes: dict[int, list[tuple[str, ...]]]
+    held: dict[int, list[Accumulator]]
     carried: dict[int, list[Accumulator]]
 
     def size(self, size: Size) -> Value:
@@ -48,11 +49,15 @@ class Accumulators:
             return 1
         return self.unroll if self.vector in self.kernel.values[i].over else self.group
 
-    def make_home(self, i: int) -> None:
-        """Stack memory for the accumulators of a reduction, set to the identity."""
+    def make_home(self, i: int, straight: bool = False) -> None:
+        """A place for the accumulators of a reduction, set to the identity: stack memory, or, if the loops that add to it stand
+        one after the other (``straight``), the registers themselves."""
         f, v, dtype = self.f, self.kernel.values[i], self.operand_dtype(i)
         lanes = self.acc_lanes(i)
         first = reducing.identity(f, v.word, dtype, lanes)
+        if straight:
+            self.held[i] = [first] * self.acc_count(i)
+            return
         homes = []
         for n in range(self.acc_count(i)):
             names = []
@@ -66,6 +71,8 @@ class Accumulators:
         self.homes[i] = homes
 
     def _load_home(self, i: int, n: int) -> Accumulator:
+        if i in self.held:
+            return self.held[i][n]
         f, v = self.f, self.kernel.values[i]
         lanes = self.acc_lanes(i)
         found = []
@@ -75,10 +82,16 @@ class Accumulators:
         return tuple(found)
 
     def homes_loaded(self, carried: Sequence[int]) -> dict[int, list[Accumulator]]:
-        return {i: [self._load_home(i, n) for n in range(len(self.homes[i]))] for i in carried}
+        return {i: self._all_home(i) for i in carried}
+
+    def _all_home(self, i: int) -> list[Accumulator]:
+        return list(self.held[i]) if i in self.held else [self._load_home(i, n) for n in range(len(self.homes[i]))]
 
     def homes_stored(self, accs: dict[int, list[Accumulator]]) -> None:
         for i, found in accs.items():
+            if i in self.held:
+                self.held[i] = list(found)
+                continue
             for acc, names in zip(found, self.homes[i], strict=True):
                 for x, name in zip(acc, names, strict=True):
                     self.f.line(f"store {x.type} {x.ref}, ptr {name}")
@@ -108,7 +121,8 @@ class Accumulators:
     def take_home(self, i: int) -> list[Value]:
         """The value of a reduction whose loops are done: one vector for each of the group, or a scalar."""
         v, dtype = self.kernel.values[i], self.operand_dtype(i)
-        accs = [self._load_home(i, n) for n in range(len(self.homes[i]))]
+        accs = self._all_home(i)
+        self.held.pop(i, None)
         if self.vector in v.over:
             while len(accs) > 1:
                 half = len(accs) // 2

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,19 +191,38 @@ class Writer:
     def code(self, kernel: Kernel) -> Code:
         code = self.codes.get(kernel)
         if code is None:
-            code = emit_kernel(kernel, self.target, "NAME")
-            digest = hashlib.sha256((self.target.key + "\n" + code.text + code.finish_text).encode()).hexdigest()[:20]
-            name = f"k_{digest}"
-            self.kernels[name] = code.text.replace("@NAME", "@" + name)
-            if code.finish_text:
-                self.kernels[name + "_finish"] = code.finish_text.replace("@NAME", "@" + name)
-            code = self.codes[kernel] = code.named(name)
-            self.scratch = dims.dim_max(self.scratch, code.scratch)
+            code = self.codes[kernel] = self.kept(emit_kernel(kernel, self.target, "NAME"))
         return code
 
+    def kept(self, code: Code) -> Code:
+        """The code under a name that says what it is."""
+        if code.short is not None:
+            code = replace(code, short=(self.kept(code.short[0]), code.short[1]))
+        digest = hashlib.sha256((self.target.key + "\n" + code.text + code.finish_text).encode()).hexdigest()[:20]
+        name = f"k_{digest}"
+        self.kernels[name] = code.text.replace("@NAME", "@" + name)
+        if code.finish_text:
+            self.kernels[name + "_finish"] = code.finish_text.replace("@NAME", "@" + name)
+        self.scratch = dims.dim_max(self.scratch, code.scratch)
+        return code.named(name)
+
     def launch(self, step: Launch) -> None:
-        f, kernel = self.f, step.kernel
-        code = self.code(kernel)
+        f, code = self.f, self.code(step.kernel)
+        if code.short is None:
+            self.run(step, code)
+            return
+        other, when = code.short
+        short, long, done = f.labels("rows", "short", "long", "done")
+        f.line(f"br i1 {self.size(when).ne(0).ref}, label %{short}, label %{long}")
+        for label, form in ((short, other), (long, code)):
+            f.label(label)
+            self.run(step, form)
+            f.line(f"br label %{done}")
+        f.label(done)
+
+    def run(self, step: Launch, code: Code) -> None:
+        """One form of a kernel."""
+        f, kernel = self.f, code.kernel
         self.module.declare(code.name, "void (ptr, i64)")
         operands = [f"ptr {self.address(s)}" if s >= 0 else "ptr null" for s in step.slabs]
         scratch = f"ptr {self.scratch_address()}" if code.scratch != 0 else "ptr null"

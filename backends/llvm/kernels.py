@@ -21,12 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from graphc import dims
 from graphc.backends.llvm import reducing, tiles
 from graphc.backends.llvm.access import Access
 from graphc.backends.llvm.accumulators import Accumulators
 from graphc.backends.llvm.elements import apply, convert, kind_of
 from graphc.backends.llvm.partials import MOST_CHUNKS, Partials, aligned
 from graphc.backends.llvm.reducing import Accumulator
+from graphc.backends.llvm.staging import Short, Staging, side_by_side
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import Body, Module, Value, select
 from graphc.dims import Size
@@ -49,6 +51,7 @@ class Code:
 
     ``sizes``: the formulas whose values follow in the context.  ``scratch``: bytes of scratch memory.  ``block``: a chunk
     is a multiple of so many iterations.  ``split``: do results depend on how the grid is cut into chunks?
+    ``short``: another form of the kernel, and a formula that is 1 where that is the one to run, else 0 (staging.py).
     """
 
     name: str
@@ -58,6 +61,8 @@ class Code:
     block: int
     split: bool
     finish_text: str
+    kernel: Kernel
+    short: tuple[Code, Size] | None = None
 
     def named(self, name: str) -> Code:
         return replace(self, name=name)
@@ -74,7 +79,7 @@ class _Scope:
 class Emitter(Accumulators):
     """Writes one kernel."""
 
-    def __init__(self, kernel: Kernel, target: Target, name: str) -> None:
+    def __init__(self, kernel: Kernel, target: Target, name: str, short: Short | None = None) -> None:
         self.kernel, self.target, self.name = kernel, target, name
         self.module = Module(target)
         self.depends = value_ranges(kernel)
@@ -85,7 +90,8 @@ class Emitter(Accumulators):
         self.access = Access(self)
         self.grid_set = frozenset(kernel.grid)
         self.grid_reductions = [i for i, v in enumerate(kernel.values) if v.op == "reduce" and self.grid_set & set(v.over)]
-        self.unroll = self._unroll()
+        self.unroll = self._unroll() if short is None else min(self._unroll(), 2)
+        self.staging = None if short is None else Staging(self, short.row, short.longest)
         self.rows: tuple[int, list[tuple[_Scope, Value]]] | None = None
         self.blocked = self._blocked()
         self._layout()
@@ -102,7 +108,8 @@ class Emitter(Accumulators):
         for n, o in enumerate(k.operands):
             if o.mode == "temp":
                 lanes = self.unroll * self.lanes if self.vector in self.grid_set else 1
-                nbytes = aligned(o.size * (o.dtype.itemsize * lanes))
+                size = o.size if self.staging is None else dims.dim_min(o.size, self.staging.longest)
+                nbytes = aligned(size * (o.dtype.itemsize * lanes))
                 self.temps[n] = (at, nbytes)
                 at = at + nbytes * MOST_CHUNKS
         self.scratch = at
@@ -135,7 +142,7 @@ class Emitter(Accumulators):
             self.end()
             finish = self.module.text() + "!0 = !{}\n"
         block = self.unroll * self.lanes if self.vector == self.outer and self.outer >= 0 else 1
-        return Code(self.name, text, tuple(self.sizes), self.scratch, block, bool(self.grid_reductions), finish)
+        return Code(self.name, text, tuple(self.sizes), self.scratch, block, bool(self.grid_reductions), finish, self.kernel)
 
     def begin(self, name: str) -> None:
         self.f = Body(self.module, name, [("ptr noalias readonly", "context"), ("i64", "chunk")])
@@ -146,9 +153,12 @@ class Emitter(Accumulators):
         self.index: dict[int, Value] = {}
         self.mask: Value | None = None
         self.homes: dict[int, list[tuple[str, ...]]] = {}
+        self.held: dict[int, list[Accumulator]] = {}
         self.carried: dict[int, list[Accumulator]] = {}
         self.group = self.unroll
         self.chunk = self.f.value("%chunk", "i64")
+        if self.staging is not None:
+            self.staging.begin()
 
     def end(self) -> None:
         self.f.lines[0:0] = self.entry
@@ -200,6 +210,8 @@ class Emitter(Accumulators):
         """The loops of the grid from ``depth`` on, then the point."""
         r = self.kernel.grid[depth]
         self.prepare(self.scope_ranges(depth), self.all_stages())
+        if self.staging is not None:
+            self.staging.fill(self.scope_ranges(depth))
         last = depth + 1 == len(self.kernel.grid)
 
         def inside() -> None:
@@ -245,8 +257,12 @@ class Emitter(Accumulators):
     def point(self) -> None:
         """All stages at one point (or, where the vector range is in the grid, at a vector of points)."""
         self.prepare(self.grid_set, self.kernel.stages)
+        if self.staging is not None:
+            self.staging.fill(self.grid_set)
         for stage in self.kernel.stages:
             self.stage(stage)
+        if self.staging is not None:
+            self.staging.flush()
 
     def stage(self, stage: Stage) -> None:
         k = self.kernel
@@ -254,7 +270,7 @@ class Emitter(Accumulators):
         crossing = [i for i in stage.body if k.values[i].op == "reduce" and self.grid_set & set(k.values[i].over) and not self.depends[i]]
         with self.scope():
             for i in inner:
-                self.make_home(i)
+                self.make_home(i, straight=len(stage.loops) == 1)
             self.loops(stage, 0, inner + crossing)
             found = {i: self.take_home(i) for i in inner}
         for i, values in found.items():
@@ -562,6 +578,13 @@ def _lanes(kernel: Kernel, target: Target) -> int:
 
 def emit_kernel(kernel: Kernel, target: Target, name: str) -> Code:
     """The code of a kernel, as functions ``name`` and ``name_finish``."""
+    lanes = _lanes(kernel, target)
+    short = side_by_side(kernel, lanes, target.bits)
+    if short is not None:
+        code = Emitter(short.kernel, target, name, short).emit()
+        if short.when == 1:
+            return code
+        return replace(Emitter(kernel, target, name).emit(), short=(code, short.when))
     emitter = Emitter(kernel, target, name)
     guarded = any(v.op == "load" and v.args for v in kernel.values)  # tiles read whole vectors
     return (None if guarded else tiles.emit(emitter)) or emitter.emit()

@@ -66,7 +66,8 @@ class Native:
         self.name = f"d_{digest}"
         self.slot = writer.formulas
         self.texts = {**writer.kernels, self.name: text.replace("@NAME", "@" + self.name)}
-        self.kernels = {code.name: kernel for kernel, code in writer.codes.items()}
+        forms = ((form, kernel) for kernel, code in writer.codes.items() for form in (code, *(code.short or ())[:1]))
+        self.kernels = {form.name: kernel for form, kernel in forms}
         self.pool = pool()
         before = engine().statistics
         found = engine().load(self.texts, target, {"gc_parallel": self.pool.address})

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from graphc.backends.llvm.access import masked_store
 from graphc.backends.llvm.elements import loaded, memory_kind, stored
 from graphc.backends.llvm.transposing import first_rounds, group, last_rounds, transposed
-from graphc.backends.llvm.values import BITS, Value, select, shuffle
+from graphc.backends.llvm.values import BITS, Body, Value, select, shuffle
 from graphc.dims import Size
 from graphc.kernel import Index, Instr, Kernel
 from graphc.ops import OPS
@@ -46,7 +46,7 @@ from graphc.ops import OPS
 if TYPE_CHECKING:
     from graphc.backends.llvm.kernels import Code, Emitter
 
-__all__ = ["Crossing", "Tiles", "emit", "suits"]
+__all__ = ["Crossing", "Tiles", "emit", "first_lanes", "plain", "stride", "suits"]
 
 #: tiles side by side of which a chunk has a whole number
 BLOCK = 4
@@ -114,7 +114,7 @@ def emit(e: Emitter) -> Code | None:
     tiles = Tiles(e, crossing)
     tiles.write()
     e.end()
-    return Code(e.name, e.module.text() + "!0 = !{}\n!1 = !{i32 1}\n", tuple(e.sizes), 0, tiles.block, False, "")
+    return Code(e.name, e.module.text() + "!0 = !{}\n!1 = !{i32 1}\n", tuple(e.sizes), 0, tiles.block, False, "", e.kernel)
 
 
 class Edges(NamedTuple):
@@ -440,7 +440,7 @@ class Tiles:
         """A tile of ``nu`` points of u and ``nv`` points of v."""
         e, f, w = self.e, self.e.f, self.w
         zero, one, all_ = f.const(0, "i64"), f.const(1, "i64"), f.const(w, "i64")
-        u_mask, v_mask = self.first(nu), self.first(nv)
+        u_mask, v_mask = first_lanes(f, nu, w), first_lanes(f, nv, w)
         u_last = shuffle(u_mask, u_mask, range(w - 1, -1, -1)) if any(self.flipped(i) for i in self.buffers) else u_mask
         with e.scope(), e.at(self.v, v0, v_mask):
             e.prepare(self.others | {self.v}, e.kernel.stages)
@@ -460,12 +460,6 @@ class Tiles:
                 with f.loop(zero, nv, one, "out") as loop:
                     p = self.moved(i, corner, loop.index)
                     masked_store(p, self.buffer_load(i, loop.index), u_last if self.flipped(i) else u_mask)
-
-    def first(self, n: Value) -> Value:
-        """The mask of the first ``n`` lanes."""
-        f = self.e.f
-        kind = "i32" if self.w <= 16 else "i8"
-        return f.vector(range(self.w), kind).lt(f.splat(n.to(kind), self.w))
 
     # -- the body -----------------------------------------------------------------------------
 
@@ -489,7 +483,7 @@ class Tiles:
                 v = self.instr(i)
                 if i in own:
                     x = e.f.splat(stored(e.value(v.args[0])[0], v.dtype), self.w)
-                    found[i] = x.bitcast(_plain(x.kind))
+                    found[i] = x.bitcast(plain(x.kind))
                 elif v.op == "store":
                     e.access.store(v, e.value(v.args[0]))
                 elif not e.known(i):
@@ -521,7 +515,7 @@ class Tiles:
 
     def shape(self, i: int) -> Value:
         """What a vector of it is in memory: numbers of its size."""
-        return self.e.f.value("", _plain(memory_kind(self.instr(i).dtype)), self.w)
+        return self.e.f.value("", plain(memory_kind(self.instr(i).dtype)), self.w)
 
     def element(self, i: int) -> str:
         return self.e.f.value("", self.shape(i).kind).type
@@ -583,10 +577,16 @@ class Tiles:
                     self.buffer_store(i, loop.index + n * inside, x)
 
 
+def first_lanes(f: Body, n: Value, w: int) -> Value:
+    """The mask of the first ``n`` of w lanes; n > 0."""
+    kind = "i32" if w <= 16 else "i8"
+    return f.vector(range(w), kind).lt(f.splat(n.to(kind), w))
+
+
 def least(a: Value, b: Value) -> Value:
     return select(a.lt(b), a, b)
 
 
-def _plain(kind: str) -> str:
+def plain(kind: str) -> str:
     """Half precisions travel as integers."""
     return "i16" if BITS[kind] == 16 else kind

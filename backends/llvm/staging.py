@@ -1,0 +1,272 @@
+"""Short rows: a row in each lane, transposed through a buffer on the stack.
+
+    y[i, j] = f(x[i, j], reductions of x[i, :] over j)      few j, many i
+
+With lanes along j a short row fills its vectors badly, and at its end every reduction costs as much as several vectors.
+With lanes along i nothing is left to join, but x[i, j] steps over memory.  So blocks of rows are read as they lie, turned
+in registers (transposing.py), and kept in a buffer whose vectors hold one column of as many rows as there are lanes; the
+stages run along j over the buffer; what they store is collected in such a buffer and turned back.
+
+``side_by_side`` says of a kernel how it would look in this form: another vector range, and the ranges that no buffer
+depends on moved inwards, so that a buffer is filled once and read many times (the distances of all pairs of points).  The
+form is chosen by sizes alone, when compiling where they are known, else by the driver (``Short.when``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from graphc import dims
+from graphc.backends.llvm.access import masked_store
+from graphc.backends.llvm.elements import loaded, memory_kind, stored
+from graphc.backends.llvm.tiles import first_lanes, plain, stride
+from graphc.backends.llvm.transposing import transposed
+from graphc.backends.llvm.values import BITS, Value, select
+from graphc.dims import Size
+from graphc.kernel import Index, Instr, Kernel, value_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from graphc.backends.llvm.kernels import Emitter
+
+__all__ = ["LONGEST", "Short", "Staging", "side_by_side"]
+
+#: elements of the longest row that counts as short; a buffer has room for so many
+LONGEST = 128
+#: buffers of one kernel at most: they share the first cache
+MOST_BUFFERS = 4
+
+
+#: how much the end of a row costs for each reduction with lanes along it; turning a vector of it costs 0.5
+ENDS = {"max": 2.0, "min": 2.0, "argmax": 8.0, "argmin": 8.0}
+
+
+class Short(NamedTuple):
+    """``kernel``: the form with a row in each lane; ``row``: the range along a row; ``longest``: elements of the longest row
+    for which it is meant; ``when``: 1 where it pays, else 0."""
+
+    kernel: Kernel
+    row: int
+    longest: int
+    when: Size
+
+
+Place = tuple[int, Index]  # an operand and where in it
+
+
+def side_by_side(kernel: Kernel, lanes: int, bits: int) -> Short | None:
+    """The kernel with a row in each of so many lanes; None where that is no use."""
+    k, row = kernel, kernel.vector
+    if row < 0 or row in k.grid or not k.grid or any(s.loops not in ((), (row,)) for s in k.stages) or any(s.loops for s in k.finish):
+        return None
+    if not any(v.op == "reduce" for v in k.values):
+        return None
+    for r in reversed(k.grid):
+        places = _places(k, r, row, lanes, bits)
+        if not places:
+            continue
+        needed = {q for _, index in places for q, _ in index.terms}
+        grid = (*(q for q in k.grid if q in needed), *(q for q in k.grid if q not in needed))
+        turned = sum(len({q for q, _ in index.terms} & set(k.grid)) == len(k.grid) for _, index in places)  # others are read many times
+        longest = _longest(k, turned, lanes)
+        m, n = k.ranges[row].extent, k.ranges[r].extent
+        when = dims.dim_min(dims.dim_max(longest + 1 - m, 0), 1) * dims.dim_min(dims.dim_max(n - (lanes - 1), 0), 1)
+        return None if when == 0 else Short(replace(k, grid=grid, vector=r), row, longest, when)
+    return None
+
+
+def _longest(k: Kernel, turned: int, lanes: int) -> int:
+    """For rows of how many elements to turn so many arrays costs less than to join lanes (docs/llvm_backend.md has figures)."""
+    ends = sum(ENDS.get(v.word, 1.0) for v in k.values if v.op == "reduce" and k.vector in v.over)
+    if not isinstance(k.ranges[k.vector].extent, int):
+        ends *= 2  # loops whose rounds are not known have ends of their own
+    if turned and ends <= 1.0:
+        return 0
+    return min(LONGEST, int(2 * lanes * (ends - 0.5)) // turned if turned else LONGEST)
+
+
+def _places(k: Kernel, r: int, row: int, lanes: int, bits: int) -> set[Place]:
+    """What would be kept in buffers if lanes were along ``r``; nothing where some access would step from lane to lane at every element."""
+    found: set[Place] = set()
+    for i, v in enumerate(k.values):
+        if v.op == "reduce" and set(v.over) & set(k.grid) and _kept(k, i):
+            return set()
+        if v.index is None or k.operands[v.operand].mode == "temp":
+            continue
+        across, along = stride(v.index, r), stride(v.index, row)
+        if (v.op == "load" and v.args) or (v.op == "store" and across == 0):
+            return set()
+        if v.index.gathers:
+            if along != 0 or any(_varies(k, a, row) for a, _ in v.index.gathers):
+                return set()
+        elif across not in (0, 1) and along != 0:
+            if along != 1 or v.dtype.itemsize * 8 * lanes > bits:
+                return set()
+            found.add((v.operand, v.index))
+    return found if len(found) <= MOST_BUFFERS else set()
+
+
+def _kept(k: Kernel, i: int) -> bool:
+    """Does a reduction over the grid leave an array?"""
+    return bool(value_ranges(k)[i])
+
+
+def _varies(k: Kernel, i: int, r: int) -> bool:
+    return r in value_ranges(k)[i]
+
+
+class Staging:
+    """The buffers of a kernel being written in that form."""
+
+    def __init__(self, emitter: Emitter, row: int, longest: int) -> None:
+        self.e, self.row, self.longest = emitter, row, longest
+        k = emitter.kernel
+        self.names: dict[Place, str] = {}
+        for v in k.values:
+            if v.index is not None and v.op in ("load", "store") and k.operands[v.operand].mode != "temp" and not v.index.gathers \
+                    and stride(v.index, row) == 1 and stride(v.index, k.vector) not in (0, 1):
+                self.names.setdefault((v.operand, v.index), "")
+        self.columns = self._columns()
+
+    def _columns(self) -> int:
+        """Columns that a buffer has room for: whole tiles."""
+        m, w = self.e.kernel.ranges[self.row].extent, self.e.lanes
+        return -(-(m if isinstance(m, int) else self.longest) // w) * w
+
+    def begin(self) -> None:
+        """Room in the stack frame of the function that begins."""
+        e = self.e
+        for n, place in enumerate(self.names):
+            name = self.names[place] = f"%staged{n}"
+            e.entry.append(f"  {name} = alloca [{self.columns * e.unroll} x {self._shape(place).type}], align 64")
+
+    def has(self, v: Instr) -> bool:
+        return v.index is not None and (v.operand, v.index) in self.names
+
+    # -- what the stages see ------------------------------------------------------------------
+
+    def load(self, v: Instr) -> list[Value]:
+        e, f = self.e, self.e.f
+        shape, found = self._shape((v.operand, v.index)), []
+        for n in range(e.group):
+            p = self._vector((v.operand, v.index), e.index[self.row], f.const(n, "i64"))
+            x = f.value(f.op(f"load {shape.type}, ptr {p}"), shape.kind, e.lanes)
+            found.append(loaded(x.bitcast(memory_kind(v.dtype)), v.dtype))
+        return found
+
+    def store(self, v: Instr, values: Sequence[Value]) -> None:
+        e, f = self.e, self.e.f
+        for n in range(e.group):
+            x = f.splat(stored(values[n] if len(values) > 1 else values[0], v.dtype), e.lanes)
+            x = x.bitcast(plain(x.kind))
+            f.line(f"store {x.type} {x.ref}, ptr {self._vector((v.operand, v.index), e.index[self.row], f.const(n, 'i64'))}")
+
+    def _shape(self, place: Place) -> Value:
+        """What a vector of it is in memory: numbers of its size."""
+        kind = plain(memory_kind(self.e.kernel.operands[place[0]].dtype))
+        return Value(self.e.f, "", kind, self.e.lanes)
+
+    def _vector(self, place: Place, column: Value, n: Value) -> str:
+        """The address of the n-th vector of a column."""
+        at = column * self.e.group + n
+        return self.e.f.op(f"getelementptr {self._shape(place).type}, ptr {self.names[place]}, i64 {at.ref}")
+
+    # -- between memory and buffers -----------------------------------------------------------
+
+    def fill(self, ranges: frozenset[int]) -> None:
+        """Read what depends on these ranges of the grid, the last one of which has just been opened."""
+        e = self.e
+        done = ranges - {max(ranges, key=e.kernel.grid.index)} if ranges else ranges
+        for place in self.names:
+            needs = {q for q, _ in place[1].terms if q != self.row}
+            if e.kernel.operands[place[0]].mode == "in" and needs <= ranges and not needs <= done:
+                self._move(place, False)
+
+    def flush(self) -> None:
+        """Write what the stages have stored."""
+        for place in self.names:
+            if self.e.kernel.operands[place[0]].mode == "out":
+                self._move(place, True)
+
+    def _move(self, place: Place, out: bool) -> None:
+        """All columns of all rows at the current point, one tile after the other."""
+        e, f, w = self.e, self.e.f, self.e.lanes
+        extent = e.kernel.ranges[self.row].extent
+        m, zero, one, step = e.size(extent), f.const(0, "i64"), f.const(1, "i64"), f.const(w, "i64")
+        with e.scope(), f.loop(zero, f.const(e.group, "i64"), one, "rows") as rows, e.scope():
+            corners = self._rows(place, rows.index)
+            if not isinstance(extent, int):
+                narrow, wide, done = f.labels("tile", "narrow", "wide", "done")
+                f.line(f"br i1 {m.gt(w // 2).ref}, label %{wide}, label %{narrow}")
+                f.label(narrow)
+                self._tile(place, corners, rows.index, zero, first_lanes(f, m, w), w // 2, out)
+                f.line(f"br label %{done}")
+                f.label(wide)
+                with f.loop(zero, m, step, "columns") as loop:
+                    self._tile(place, corners, rows.index, loop.index, first_lanes(f, m - loop.index, w), w, out)
+                f.line(f"br label %{done}")
+                f.label(done)
+                return
+            whole, rest = divmod(extent, w)
+            if whole == 1:
+                self._tile(place, corners, rows.index, zero, None, w, out)
+            elif whole:
+                with f.loop(zero, f.const(whole * w, "i64"), step, "columns") as loop:
+                    self._tile(place, corners, rows.index, loop.index, None, w, out)
+            if rest and whole:  # the last columns once more
+                self._tile(place, corners, rows.index, f.const(extent - w, "i64"), None, w, out)
+            elif rest:
+                self._tile(place, corners, rows.index, zero, f.vector([lane < rest for lane in range(w)], "i1"), rest, out)
+
+    def _rows(self, place: Place, n: Value) -> list[str]:
+        """Where the rows of the n-th vector of rows begin; beyond the last row, the last one again."""
+        e, f, w = self.e, self.e.f, self.e.lanes
+        operand, index = place
+        r = e.kernel.vector
+        base = e.access.scalar_pointer(operand, index._replace(terms=tuple(t for t in index.terms if t[0] != self.row)), frozenset(e.index))
+        element, step = f.value("", self._shape(place).kind).type, e.size(stride(index, r))
+        first = e.index[r] + n * w
+        if e.mask is not None:
+            last = e.size(e.kernel.ranges[r].extent) - 1
+            at = [select((first + k).lt(last), first + k, last) * step for k in range(w)]
+            return [f.op(f"getelementptr {element}, ptr {base.ref}, i64 {x.ref}") for x in at]
+        found = [f.op(f"getelementptr {element}, ptr {base.ref}, i64 {(first * step).ref}")]
+        for _ in range(w - 1):
+            found.append(f.op(f"getelementptr {element}, ptr {found[-1]}, i64 {step.ref}"))
+        return found
+
+    def _tile(self, place: Place, corners: Sequence[str], n: Value, column: Value, mask: Value | None, count: int, out: bool) -> None:
+        """``count`` columns of w rows from ``column`` on; ``mask``: those that there are."""
+        e, f, w = self.e, self.e.f, self.e.lanes
+        shape = self._shape(place)
+        element, align = f.value("", shape.kind).type, BITS[shape.kind] // 8
+        at = [f.op(f"getelementptr {element}, ptr {p}, i64 {column.ref}") for p in corners]
+        if not out:
+            rows = []
+            for p in at:
+                if mask is None:
+                    rows.append(f.value(f.op(f"load {shape.type}, ptr {p}, align {align}"), shape.kind, w))
+                    continue
+                name = f"llvm.masked.load.v{w}{shape.kind}.p0"
+                f.module.declare(name, f"{shape.type} (ptr, {mask.type}, {shape.type})")
+                text = f"call {shape.type} @{name}(ptr align {align} {p}, {mask.type} {mask.ref}, {shape.type} zeroinitializer)"
+                rows.append(f.value(f.op(text), shape.kind, w))
+            for t, x in enumerate(transposed(rows)[:count]):
+                f.line(f"store {x.type} {x.ref}, ptr {self._vector(place, column + t if t else column, n)}")
+            return
+        columns = []
+        for t in range(w):
+            if t >= count:
+                columns.append(f.value("poison", shape.kind, w))
+                continue
+            p = self._vector(place, column + t if t else column, n)
+            columns.append(f.value(f.op(f"load {shape.type}, ptr {p}"), shape.kind, w))
+        none = f.const(False, "i1", w)
+        for k, (p, x) in enumerate(zip(at, transposed(columns), strict=True)):
+            if e.mask is None and mask is None:
+                f.line(f"store {x.type} {x.ref}, ptr {p}, align {align}")
+                continue
+            some = mask if mask is not None else f.const(True, "i1", w)
+            masked_store(p, x, some if e.mask is None else select(e.mask.lane(k), some, none))
