@@ -16,6 +16,7 @@ from graphc import errors, init, nn, optim
 from graphc import methods as _methods
 from graphc.compiled import Function, In, Out, evaluate_var, function
 from graphc.compiling import Mode
+from graphc.compiling import preload as _preload
 from graphc.custom import Op, op
 from graphc.derivatives import *  # noqa: F403
 from graphc.dims import Dim, dim
@@ -39,6 +40,7 @@ from graphc.settings import config
 from graphc.variables import SHORT_FORMS as _SHORT_FORMS
 from graphc.variables import shared, tensor
 
+_preload()
 globals().update(_SHORT_FORMS)
 _methods.install()
 Variable.eval = evaluate_var  # type: ignore[attr-defined]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +61,7 @@ class Function:
         self._compiled, self._structure, self._options = compiled, structure, options
         self.name: str = options["name"]
         self.profile: Any = None
-        self.__call__ = _entry(compiled, structure)  # type: ignore[method-assign]
+        self.__call__ = _entry(self, compiled, structure)  # type: ignore[method-assign]
 
     @property
     def graph(self) -> Graph:
@@ -171,23 +173,54 @@ class Function:
     def __setstate__(self, state: dict[str, Any]) -> None:
         other = unpickled(state)
         self.__dict__.update(other.__dict__)
-        self.__call__ = other.__call__  # type: ignore[method-assign]
+        self.__call__ = _entry(self, self._compiled, self._structure)  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         return f"<graphc function {self.name}: {len(self._compiled.door.parameters)} inputs, {len(self.graph)} nodes, backend {self.backend}>"
 
 
-def _entry(compiled: Compiled, structure: Any) -> Callable[..., Any]:
+def _entry(f: Function, compiled: Compiled, structure: Any) -> Callable[..., Any]:
     """What calls enter.  It knows the door, not the Function: no circle, and a function's memory goes with its last reference."""
     careful = functools.partial(_careful, compiled.door, structure)
-    entry = getattr(compiled.door.runner, "entry", None)
-    return (entry(compiled.door, structure, careful) if entry is not None else None) or careful
+    return _Early(f, compiled.door, structure, careful) if hasattr(compiled.door.runner, "entry") else careful
+
+
+class _Early:
+    """What the first calls enter.  The first one goes through Python; the second one has a way in made that does not (docs/door.md).
+
+    Many functions are called once, and the way in takes longer to make than most calls: 0.3 ms, and 50 ms once per machine.
+    """
+
+    __slots__ = ("called", "careful", "door", "entry", "function", "lock", "structure")
+
+    def __init__(self, f: Function, door: Door, structure: Any, careful: Callable[..., Any]) -> None:
+        self.function, self.door, self.structure, self.careful = weakref.ref(f), door, structure, careful
+        self.called, self.lock = False, threading.Lock()
+        self.entry: Callable[..., Any] | None = None
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        if self.entry is None:
+            if not self.called:
+                self.called = True
+                return self.careful(*args, **kwargs)
+            self.make()
+        return self.entry(*args, **kwargs)  # type: ignore[misc]
+
+    def make(self) -> None:
+        """Have all calls from now on enter what the backend says."""
+        with self.lock:
+            if self.entry is None:
+                runner: Any = self.door.runner  # one that has an entry: see _entry
+                self.entry = runner.entry(self.door, self.structure, self.careful) or self.careful
+                f = self.function()
+                if f is not None and f.__call__ is self:
+                    f.__call__ = self.entry  # type: ignore[method-assign]
 
 
 def _careful(door: Door, structure: Any, /, *args: Any, **kwargs: Any) -> Any:
     """A call through Python: checks and converts everything."""
     results = door.call(args, kwargs)
-    if structure is _ONE:
+    if structure == _ONE:  # not "is": it may come from a pickle
         return results[0]
     if structure is None:
         return None

@@ -12,6 +12,7 @@ This file is that picture as code: the first one to open.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import gc as garbage
@@ -240,6 +241,13 @@ def backend_name(mode: Mode) -> str:
     return str(name)
 
 
+def preload() -> None:
+    """Import the default backend: done when graphc is imported, so that the first function need not (40 ms, most of it llvmlite's)."""
+    if config.backend in ("auto", "llvm") and importlib.util.find_spec("llvmlite") is not None:
+        with contextlib.suppress(Exception):  # the first function that needs it says what is wrong
+            backends.load("llvm")
+
+
 @functools.cache
 def _llvmlite_is_there() -> bool:
     """Without llvmlite everything works, on the NumPy backend; that is said once."""
@@ -249,4 +257,4 @@ def _llvmlite_is_there() -> bool:
     return False
 
 
-__all__ = ["MODES", "Compiled", "Mode", "as_mode", "backend_name", "compile_function"]
+__all__ = ["MODES", "Compiled", "Mode", "as_mode", "backend_name", "compile_function", "preload"]

@@ -68,7 +68,17 @@ def is_integer(dtype: np.dtype[Any]) -> bool:
 
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Real floating point (bfloat16's NumPy kind is 'V', hence the name)."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    return dtype.kind == "f" or is_bfloat16(dtype)
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Asked in a way that costs little: a dtype makes its name anew each time."""
+    return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """float16 or bfloat16."""
+    return dtype.itemsize == 2 and is_float(dtype)
 
 
 def is_complex(dtype: np.dtype[Any]) -> bool:

@@ -290,14 +290,15 @@ class Graph:
     stays in it, for its sizes.  ``relations``: what the sizes of the leaves must satisfy.
     """
 
-    __slots__ = ("inputs", "name", "outputs", "relations", "shared", "updates")
+    __slots__ = ("_nodes", "inputs", "name", "outputs", "relations", "shared", "updates")
 
     def __init__(self, inputs: Sequence[Var], outputs: Sequence[Var], updates: Sequence[tuple[Shared, Var]] = (), *,
                  name: str = "f", relations: Sequence[tuple[Relation, Origin]] = (), shared: Sequence[Shared] = ()) -> None:
         self.inputs, self.outputs, self.updates = tuple(inputs), tuple(outputs), tuple(updates)
         self.name, self.relations = name, tuple(relations)
         given = set(self.inputs)
-        found = [v for v in leaves(self.roots) if isinstance(v, Shared) and v not in given]
+        self._nodes = toposort(self.roots)
+        found = [v for v in _leaves(self._nodes, self.roots) if isinstance(v, Shared) and v not in given]
         self.shared: tuple[Shared, ...] = tuple(dict.fromkeys([*shared, *found, *(s for s, _ in self.updates)]))
 
     @property
@@ -308,7 +309,7 @@ class Graph:
     @property
     def nodes(self) -> list[Node]:
         """All nodes, operands first, in a fixed order."""
-        return toposort(self.roots)
+        return self._nodes.copy()
 
     def with_roots(self, roots: Sequence[Var]) -> Graph:
         """The same function with other expressions for its roots."""
@@ -317,7 +318,7 @@ class Graph:
         return Graph(self.inputs, roots[:k], updates, name=self.name, relations=self.relations, shared=self.shared)
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return len(self._nodes)
 
     def __repr__(self) -> str:
         return f"<Graph {self.name}: {len(self.inputs)} inputs, {len(self)} nodes, {len(self.outputs)} outputs>"
@@ -378,8 +379,12 @@ def toposort(roots: Iterable[Var]) -> list[Node]:
 def leaves(roots: Iterable[Var]) -> list[Var]:
     """The leaves (inputs and state) that the roots need, in order of first use."""
     roots = list(roots)
+    return _leaves(toposort(roots), roots)
+
+
+def _leaves(nodes: Iterable[Node], roots: Iterable[Var]) -> list[Var]:
     found: dict[Var, None] = {}
-    for node in toposort(roots):
+    for node in nodes:
         for v in node.inputs:
             if v.node is None:
                 found[v] = None

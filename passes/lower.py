@@ -502,7 +502,7 @@ def turned(view: View, axis: int) -> View:
 
 
 def native_product(node: Node) -> bool:
-    return node.outputs[0].type.dtype.kind in "biuf" or node.outputs[0].type.dtype.name == "bfloat16"
+    return node.outputs[0].type.dtype.kind in "biu" or is_float(node.outputs[0].type.dtype)
 
 
 def lower(graph: Graph) -> Program:

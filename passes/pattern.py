@@ -28,7 +28,6 @@ matching a node is walking such a list, without recursion.
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphc import dtypes
-from graphc.errors import InternalError
+from graphc.errors import UNKNOWN, InternalError, on_behalf_of
 from graphc.ir import Array, Node, Op, Type, Var, apply
 from graphc.ops import reduction, softmaxes
 from graphc.ops.broadcasting import broadcast_to_op
@@ -175,7 +174,7 @@ class Alternative(NamedTuple):
 @functools.cache
 def parameters(fn: Callable[..., Any]) -> tuple[str, ...]:
     """The names of a side's parameters."""
-    return tuple(inspect.signature(fn).parameters)
+    return fn.__code__.co_varnames[:fn.__code__.co_argcount]
 
 
 def call(fn: Callable[..., Any], values: Mapping[str, Any]) -> Any:
@@ -188,7 +187,8 @@ def pattern(form: Callable[..., Var]) -> tuple[Var, dict[str, Any]]:
     given: dict[str, Any] = {}
     for name in parameters(form):
         given[name] = Axes() if name == AXES else Var(parameter_type(name), name=name)
-    return form(**given), given
+    with on_behalf_of(UNKNOWN):
+        return form(**given), given
 
 
 @functools.lru_cache(maxsize=512)

@@ -21,6 +21,7 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size
+from graphc.dtypes import is_float
 from graphc.ir import Graph, Node, Var
 from graphc.kernel import Index, Instr, Kernel, Operand, Range, Stage, value_ranges
 from graphc.ops import OPS
@@ -122,7 +123,7 @@ class _Builder:
 
     def constant(self, value: Any) -> int:
         dtype = value.dtype
-        if dtype.kind in "biu" or dtype.kind == "f" or dtype.name == "bfloat16":
+        if dtype.kind in "biu" or is_float(dtype):
             number = value.item()
             small = isinstance(number, bool) or (number in LITERALS and not (number == 0 and math.copysign(1.0, number) < 0))
             if small or (isinstance(number, int) and abs(number) <= 2):

@@ -17,6 +17,7 @@ class Watch:
 
     def __init__(self, f: Any) -> None:
         self.f, self.calls = f, 0
+        is_native(f)
         self.door = f._compiled.door
         self.call = self.door.call
         self.door.call = self._count
@@ -33,6 +34,9 @@ class Watch:
 
 
 def is_native(f: Any) -> bool:
+    """Has the function a native door?  It is made now, if no call has done so."""
+    if isinstance(f.__call__, gc.compiled._Early):
+        f.__call__.make()
     return not isinstance(f.__call__, functools.partial)
 
 

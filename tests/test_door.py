@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from door_watch import LLVM, Watch, is_native, outcome, same_as_careful, square
+from door_watch import LLVM, Watch, in_threads, is_native, outcome, same_as_careful, square
 
 import graphc as gc
 
@@ -371,11 +371,29 @@ def test_settings_of_threads_are_seen() -> None:
     assert np.array_equal(g(a), f(a))
 
 
+def test_the_second_call_makes_the_way_in() -> None:
+    """Whoever holds ``f.__call__`` from before gets there too; so do two threads at once, and a function from a pickle."""
+    f, a = square(), np.arange(5, dtype=np.float32)
+    early = f.__call__
+    assert np.array_equal(f(a), a * a) and f.__call__ is early
+    results: list[Any] = [None] * 4
+
+    def call(n: int) -> None:
+        results[n] = f(a)
+    in_threads(call)
+    assert all(np.array_equal(r, a * a) for r in results)
+    assert f.__call__ is not early and is_native(f) and np.array_equal(early(a), a * a)
+    g = pickle.loads(pickle.dumps(f))
+    assert np.array_equal(g(a), g(a))
+    assert not isinstance(g.__call__, type(early))
+
+
 def test_a_door_is_small_and_goes_with_its_function() -> None:
     functions = [square() for _ in range(3)]
     a = np.ones(10, np.float32)
     for f in functions:
         f(a)
+        assert is_native(f)
     kept = [weakref.ref(f.__call__.__self__) for f in functions]
     garbage.disable()
     try:

@@ -13,6 +13,7 @@ from graphc.backends.llvm.elements import convert
 from graphc.backends.llvm.reducing import Accumulator
 from graphc.backends.llvm.values import Body, Loop, Value, select
 from graphc.dims import Size
+from graphc.dtypes import is_half
 from graphc.kernel import Instr, Kernel
 
 __all__ = ["Accumulators"]
@@ -146,4 +147,4 @@ class Accumulators:
                     empty = none if empty is None else empty | none
                 assert empty is not None
                 x = select(empty, x.f.const(0.0, x.kind, x.lanes), x)
-        return convert(x, np.dtype(np.float32), v.dtype) if v.dtype.name in ("float16", "bfloat16") else x
+        return convert(x, np.dtype(np.float32), v.dtype) if is_half(v.dtype) else x

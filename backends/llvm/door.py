@@ -216,18 +216,28 @@ def _made_as_expected(m: Machine) -> bool:
 
 
 class Results:
-    """Makes the arrays of one function's results: each in memory that the pool of its result keeps warm."""
+    """Makes the arrays of one function's results: each in memory that the pool of its result keeps warm.
+
+    The first array of each is NumPy's own: a function that is called once needs no pools.
+    """
 
     def __init__(self, dtypes: Sequence[np.dtype[Any]]) -> None:
         self.dtypes = tuple(dtypes)
-        self.machine = machine()
-        self.pools = [] if self.machine is None else [self.machine.new_pool() for _ in self.dtypes]
+        self.made: set[int] = set()
+
+    @functools.cached_property
+    def pools(self) -> list[Any]:
+        """None where there is no native code for them."""
+        found = machine()
+        return [] if found is None else [found.new_pool() for _ in self.dtypes]
 
     def __call__(self, n: int, shape: Sequence[int]) -> Array:
         """The n-th result."""
-        if self.machine is None:
+        if n not in self.made:
+            self.made.add(n)
             return np.empty(shape, self.dtypes[n])
-        return self.machine.new_array(self.pools[n], self.dtypes[n], shape)
+        found = machine()
+        return np.empty(shape, self.dtypes[n]) if found is None else found.new_array(self.pools[n], self.dtypes[n], shape)
 
 
 # ---- formulas -----------------------------------------------------------------------------------

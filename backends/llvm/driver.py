@@ -324,6 +324,9 @@ class Writer:
         f = self.f
         args = ", ".join([*(f"ptr {p}" for p in pointers), *(f"i64 {x}" for x in numbers), "ptr null"])
         count, each = self.size(m), self.size(work)
+        if isinstance(m, int) and isinstance(work, int) and m * work <= SERIAL_NS * MULADDS:
+            f.line(f"call void @{name}({args}, i64 0, i64 {count.ref})")
+            return
         threads = f.value("%threads", "i64")
         wide = (count * each).gt(SERIAL_NS * MULADDS) & threads.gt(1)
         parallel, serial, done = f.labels("product", "parallel", "serial", "done")

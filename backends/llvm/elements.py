@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.backends.llvm import vectormath
 from graphc.backends.llvm.values import BITS, Value, copysign, select
+from graphc.dtypes import is_bfloat16, is_half
 
 __all__ = ["APPLY", "apply", "convert", "kind_of", "memory_kind", "rounded"]
 
@@ -26,7 +27,7 @@ def kind_of(dtype: DType) -> str:
     """The kind of a value of this dtype in a register."""
     if dtype.kind == "b":
         return "i1"
-    if dtype.name in ("float16", "bfloat16"):
+    if is_half(dtype):
         return "f32"
     return f"{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}"
 
@@ -36,9 +37,9 @@ def memory_kind(dtype: DType) -> str:
     """The kind of an element in memory."""
     if dtype.kind == "b":
         return "i8"
-    if dtype.name == "bfloat16":
+    if is_bfloat16(dtype):
         return "i16"
-    if dtype.name == "float16":
+    if is_half(dtype):
         return "f16"
     return kind_of(dtype)
 
@@ -51,9 +52,9 @@ def loaded(x: Value, dtype: DType) -> Value:
     """An element as it came from memory, in its register kind."""
     if dtype.kind == "b":
         return x.ne(0)
-    if dtype.name == "bfloat16":
+    if is_bfloat16(dtype):
         return (x.to("i32", signed=False) << 16).bitcast("f32")
-    if dtype.name == "float16":
+    if is_half(dtype):
         return x.to("f32")
     return x
 
@@ -62,29 +63,27 @@ def stored(x: Value, dtype: DType) -> Value:
     """A value as it goes to memory; half precisions are rounded by now."""
     if dtype.kind == "b":
         return x.to("i8", signed=False)
-    if dtype.name == "bfloat16":
+    if is_bfloat16(dtype):
         return x.bitcast("i32").lshr(16).to("i16")
-    if dtype.name == "float16":
+    if is_half(dtype):
         return x.to("f16")
     return x
 
 
 def rounded(x: Value, dtype: DType) -> Value:
     """A float32 result as the nearest number of a half precision."""
-    if dtype.name == "float16":
-        return x.to("f16").to("f32")
-    if dtype.name == "bfloat16":
+    if is_bfloat16(dtype):
         bits = x.bitcast("i32")
         near = (bits + 0x7FFF + (bits.lshr(16) & 1)) & -65536
         nan = (bits | 0x400000) & -65536
         return select(x.isnan(), nan, near).bitcast("f32")
-    return x
+    return x.to("f16").to("f32") if is_half(dtype) else x
 
 
 def apply(name: str, operand: DType, result: DType, args: list[Value]) -> Value:
     """The value of an elementwise op."""
     x = APPLY[name](operand, *args)
-    return rounded(x, result) if result.name in ("float16", "bfloat16") else x
+    return rounded(x, result) if is_half(result) else x
 
 
 def convert(x: Value, have: DType, want: DType) -> Value:

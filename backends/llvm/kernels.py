@@ -32,6 +32,7 @@ from graphc.backends.llvm.staging import Short, Staging, side_by_side
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import Body, Module, Value, select
 from graphc.dims import Size
+from graphc.dtypes import is_half
 from graphc.kernel import Instr, Kernel, Stage, value_ranges
 from graphc.ops import OPS
 
@@ -569,7 +570,7 @@ class Emitter(Accumulators):
 
 def _lanes(kernel: Kernel, target: Target) -> int:
     """Lanes of a vector: a full register of the narrowest numbers that are computed with, of 4 bytes at least where some are wider."""
-    sizes = {4 if v.dtype.name in ("float16", "bfloat16") else v.dtype.itemsize for v in kernel.values if v.dtype.kind != "b"}
+    sizes = {4 if is_half(v.dtype) else v.dtype.itemsize for v in kernel.values if v.dtype.kind != "b"}
     if not sizes:
         return target.bits // 8
     narrow = min(sizes) if max(sizes) < 4 else min(s for s in sizes if s >= 4)

@@ -25,37 +25,45 @@ _REREAD = 1000
 
 
 class Pool:
-    """The threads of this process, and ``address``, that of ``gc_parallel``.
+    """The threads of this process.
 
     There is one, ``pool()``; another ``Pool`` has the same threads if its target is the same, else its own.
     """
 
     def __init__(self, target: Target) -> None:
-        loader = engine()
-        table = loader.load({"gc_pool": pool_module(target)}, target)["gc_pool"]
-        # the workers run in this code until the process ends, so it is never freed
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(loader))
-        parallel, limits, forked, workers = (ctypes.c_size_t * 4).from_address(table)
-        self.address: int = parallel
-        self._set_limits = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_int32)(limits)
-        self._workers = ctypes.CFUNCTYPE(ctypes.c_int32)(workers)
-        if has_threads(target):
-            _after_fork(forked)
+        self.target = target
         quota = cgroup_cpus()
         self.granted = 0 if quota is None else max(1, int(quota))  #: processors of the control group's quota; 0: no quota
         self.limit = self._known = self._left = 0
-        self.set_limit(0)
+
+    @functools.cached_property
+    def _table(self) -> tuple[int, ...]:
+        """The addresses of the pool's functions.  Its code is loaded when a function that may use threads is made."""
+        loader = engine()
+        table = loader.load({"gc_pool": pool_module(self.target)}, self.target)["gc_pool"]
+        # the workers run in this code until the process ends, so it is never freed
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(loader))
+        found = tuple((ctypes.c_size_t * 4).from_address(table))
+        if has_threads(self.target):
+            _after_fork(found[2])
+        ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_int32)(found[1])(self.granted, self.limit)
+        return found
+
+    @property
+    def address(self) -> int:
+        """Of ``gc_parallel``."""
+        return self._table[0]
 
     def set_limit(self, limit: int) -> None:
         """No region has more threads than this; 0: than the process has processors (its mask's or its quota's)."""
         self.limit = limit
         self._left = 0
-        self._set_limits(self.granted, limit)
+        ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_int32)(self._table[1])(self.granted, limit)
 
     @property
     def workers(self) -> int:
         """How many worker threads exist."""
-        return int(self._workers())
+        return int(ctypes.CFUNCTYPE(ctypes.c_int32)(self._table[3])())
 
     @property
     def usable(self) -> int:

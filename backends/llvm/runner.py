@@ -70,7 +70,8 @@ class Native:
         self.kernels = {form.name: kernel for form, kernel in forms}
         self.pool = pool()
         before = engine().statistics
-        found = engine().load(self.texts, target, {"gc_parallel": self.pool.address})
+        threaded = any("@gc_parallel(" in text for text in self.texts.values())
+        found = engine().load(self.texts, target, {"gc_parallel": self.pool.address} if threaded else None)
         self.loaded = engine().statistics - before
         self.addresses = list((ctypes.c_size_t * (len(natives) + 1)).from_address(found[self.name]))
         self.sizes = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self.addresses[0])

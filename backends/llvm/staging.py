@@ -148,20 +148,24 @@ class Staging:
     # -- what the stages see ------------------------------------------------------------------
 
     def load(self, v: Instr) -> list[Value]:
-        e, f = self.e, self.e.f
-        shape, found = self._shape((v.operand, v.index)), []
+        e, f, place = self.e, self.e.f, self._place(v)
+        shape, found = self._shape(place), []
         for n in range(e.group):
-            p = self._vector((v.operand, v.index), e.index[self.row], f.const(n, "i64"))
+            p = self._vector(place, e.index[self.row], f.const(n, "i64"))
             x = f.value(f.op(f"load {shape.type}, ptr {p}"), shape.kind, e.lanes)
             found.append(loaded(x.bitcast(memory_kind(v.dtype)), v.dtype))
         return found
 
     def store(self, v: Instr, values: Sequence[Value]) -> None:
-        e, f = self.e, self.e.f
+        e, f, place = self.e, self.e.f, self._place(v)
         for n in range(e.group):
             x = f.splat(stored(values[n] if len(values) > 1 else values[0], v.dtype), e.lanes)
             x = x.bitcast(plain(x.kind))
-            f.line(f"store {x.type} {x.ref}, ptr {self._vector((v.operand, v.index), e.index[self.row], f.const(n, 'i64'))}")
+            f.line(f"store {x.type} {x.ref}, ptr {self._vector(place, e.index[self.row], f.const(n, 'i64'))}")
+
+    def _place(self, v: Instr) -> Place:
+        assert v.index is not None
+        return v.operand, v.index
 
     def _shape(self, place: Place) -> Value:
         """What a vector of it is in memory: numbers of its size."""

@@ -65,7 +65,7 @@ def settings(threads: int, cache: Path, *, first_call: bool = False) -> dict[str
     """
     n = str(threads)
     foreign = ("GRAPHC_", "PYTENSOR_", "JAX_", "XLA_", "TORCH", "OMP_", "GOMP_", "KMP_", "NUMBA_")
-    result = {k: v for k, v in os.environ.items() if k == "GRAPHC_BACKEND" or not k.startswith(foreign)}
+    result = {k: v for k, v in os.environ.items() if k == "GRAPHC_BACKEND" or not k.startswith((*foreign, "PYTHONDONTWRITE"))}
     result |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "GRAPHC_THREADS", "NPROC"), n)
     result |= {
         "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0",

@@ -107,7 +107,7 @@ def to_array(value: Any, dtype: Any = None) -> Array:
         array = np.array(value)
     except ValueError as error:
         raise GraphcTypeError(f"cannot make an array of {_brief(value)}: {error}") from None
-    if array.dtype.kind in "OSUMmV" and array.dtype.name != "bfloat16":
+    if array.dtype.kind in "OSUMmV" and not dtypes.is_bfloat16(array.dtype):
         raise GraphcTypeError(
             f"cannot make a numeric array of {_brief(value)}: NumPy gives it dtype {array.dtype}; "
             "expected numbers or bools of one shape")
