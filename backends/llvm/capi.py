@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from graphc.backends.llvm.values import Body, Loop, Module, Value
+from graphc.backends.llvm.values import Body, Loop, Module, Value, select
 
 __all__ = ["LAYOUTS", "SIZES", "Code", "layout", "memory_functions"]
 
@@ -34,7 +34,7 @@ SIZES: dict[str, int] = {}
 #: blocks that a pool keeps, and above how many bytes together no more than one
 MOST_BLOCKS, MOST_BYTES = 4, 64 << 20
 #: from here on memory is asked for in huge pages
-HUGE = 4 << 20
+HUGE, HUGE_PAGE = 4 << 20, 2 << 20
 #: flags of an array: C contiguous, aligned, writeable; owner of its memory; Fortran contiguous (so is every vector)
 DENSE, WRITEABLE, OWNER, FORTRAN = 0x101, 0x400, 0x4, 0x2
 #: NumPy's domain in tracemalloc
@@ -217,9 +217,11 @@ def _allocate(m: Module) -> None:
     bytes_, = f.numbers
     f.need(bytes_.ult(1 << 62))
     total = (bytes_ + (_HEADER + 63)) & -64
-    block = f.api("aligned_alloc", "ptr", 64, total)
+    linux = "linux" in m.target.triple
+    # a block that begins a huge page lies in as few of them as it can
+    block = f.api("aligned_alloc", "ptr", select(total.uge(HUGE), f.const(HUGE_PAGE, "i64"), f.const(64, "i64")) if linux else 64, total)
     f.need(f.there(block))
-    if "linux" in m.target.triple:
+    if linux:
         f.need(total.uge(HUGE), "done")
         address = Value(f, f.op(f"ptrtoint ptr {block} to i64"), "i64")
         page = (address + 4095) & -4096

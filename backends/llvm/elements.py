@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.backends.llvm import vectormath
 from graphc.backends.llvm.values import BITS, Value, copysign, select
+from graphc.backends.llvm.vectormath import roots
 from graphc.dtypes import is_bfloat16, is_half
 
 __all__ = ["APPLY", "apply", "convert", "kind_of", "memory_kind", "rounded"]
@@ -342,7 +343,7 @@ APPLY: dict[str, Emit] = {
     "copysign": lambda t, a, b: copysign(a, b),
     "floor": lambda t, a: a.floor(), "ceil": lambda t, a: a.ceil(), "trunc": lambda t, a: a.trunc(), "round": lambda t, a: a.rint(),
     "ipow": _ipow,
-    "sqrt": lambda t, a: a.sqrt(),
+    "sqrt": lambda t, a: roots.sqrt(a),
     **{name: _math(name) for name in (
         "pow", "hypot", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "logaddexp", "log1mexp", "sigmoid", "softplus",
         "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh",

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from graphc import dims
-from graphc.backends.llvm import reducing, tiles
+from graphc.backends.llvm import choices, reducing, tiles
 from graphc.backends.llvm.access import Access
 from graphc.backends.llvm.accumulators import Accumulators
 from graphc.backends.llvm.elements import apply, convert, kind_of
@@ -32,9 +32,7 @@ from graphc.backends.llvm.staging import Short, Staging, side_by_side
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import Body, Module, Value, select
 from graphc.dims import Size
-from graphc.dtypes import is_half
 from graphc.kernel import Instr, Kernel, Stage, value_ranges
-from graphc.ops import OPS
 
 __all__ = ["SMALL", "Code", "emit_kernel"]
 
@@ -80,11 +78,11 @@ class _Scope:
 class Emitter(Accumulators):
     """Writes one kernel."""
 
-    def __init__(self, kernel: Kernel, target: Target, name: str, short: Short | None = None) -> None:
-        self.kernel, self.target, self.name = kernel, target, name
+    def __init__(self, kernel: Kernel, target: Target, name: str, short: Short | None = None, bits: int = 0) -> None:
+        self.kernel, self.target, self.name, self.bits = kernel, target, name, bits or target.bits
         self.module = Module(target)
         self.depends = value_ranges(kernel)
-        self.lanes = _lanes(kernel, target)
+        self.lanes = choices.lanes(kernel, self.bits)
         self.vector = kernel.vector
         self.sizes: dict[Size, int] = {}
         self.outer = kernel.grid[0] if kernel.grid else -1
@@ -94,7 +92,7 @@ class Emitter(Accumulators):
         self.unroll = self._unroll() if short is None else min(self._unroll(), 2)
         self.staging = None if short is None else Staging(self, short.row, short.longest)
         self.rows: tuple[int, list[tuple[_Scope, Value]]] | None = None
-        self.blocked = self._blocked()
+        self.blocked = choices.adds_to_arrays(kernel)
         self._layout()
 
     # -- sizes and scratch --------------------------------------------------------------------
@@ -316,9 +314,10 @@ class Emitter(Accumulators):
         if isinstance(extent, int) and r != self.outer:
             whole, rest = divmod(extent, w)
             groups, singles = divmod(whole, u)
-            if groups == 1 and singles + u <= WRITTEN_OUT:
-                groups, singles = 0, whole
-            if groups:
+            if groups == 1:
+                with self.written_out(carried), self.scope(), self.at(r, f.const(0, "i64")):
+                    inside()
+            elif groups:
                 self._groups(r, f.const(0, "i64"), f.const(groups * u * w, "i64"), carried, inside)
             with self.grouped(1), self.written_out(carried):
                 for n in range(singles):
@@ -548,44 +547,18 @@ class Emitter(Accumulators):
 
     # -- choices ------------------------------------------------------------------------------
 
-    def _blocked(self) -> bool:
-        """Do points of the grid add to arrays, and nothing else that would have to wait for one of them?"""
-        k = self.kernel
-        kept = [i for i in self.grid_reductions if self.depends[i] and k.values[i].word not in ("argmax", "argmin")]
-        return bool(kept) and len(kept) == sum(v.op == "reduce" for v in k.values) and not any(o.mode == "temp" for o in k.operands) \
-            and len(k.stages) == 1 and len(k.values) <= 24
-
     def _unroll(self) -> int:
-        """Vectors side by side: enough to hide latency, few enough for the registers."""
-        k = self.kernel
-        reducing_ = any(v.op == "reduce" for v in k.values)
-        work = sum(OPS[v.word].flops if v.op == "apply" else 1.0 for v in k.values if v.op in ("apply", "load", "cast"))
-        wide = max((v.dtype.itemsize for v in k.values), default=4) * self.lanes * 8 // self.target.bits
-        if work > 60 or wide > 2:
-            return 1
-        if reducing_ and work <= 12:
-            return 4
-        return 2
-
-
-def _lanes(kernel: Kernel, target: Target) -> int:
-    """Lanes of a vector: a full register of the narrowest numbers that are computed with, of 4 bytes at least where some are wider."""
-    sizes = {4 if is_half(v.dtype) else v.dtype.itemsize for v in kernel.values if v.dtype.kind != "b"}
-    if not sizes:
-        return target.bits // 8
-    narrow = min(sizes) if max(sizes) < 4 else min(s for s in sizes if s >= 4)
-    return target.bits // (8 * narrow)
+        return choices.unroll(self.kernel, self.lanes, self.bits, self.target.bits)
 
 
 def emit_kernel(kernel: Kernel, target: Target, name: str) -> Code:
     """The code of a kernel, as functions ``name`` and ``name_finish``."""
-    lanes = _lanes(kernel, target)
-    short = side_by_side(kernel, lanes, target.bits)
+    bits = target.streaming_bits if choices.streams(kernel) else target.bits
+    short = side_by_side(kernel, choices.lanes(kernel, target.bits), target.bits)
     if short is not None:
         code = Emitter(short.kernel, target, name, short).emit()
         if short.when == 1:
             return code
-        return replace(Emitter(kernel, target, name).emit(), short=(code, short.when))
-    emitter = Emitter(kernel, target, name)
+        return replace(Emitter(kernel, target, name, bits=bits).emit(), short=(code, short.when))
     guarded = any(v.op == "load" and v.args for v in kernel.values)  # tiles read whole vectors
-    return (None if guarded else tiles.emit(emitter)) or emitter.emit()
+    return (None if guarded else tiles.emit(Emitter(kernel, target, name))) or Emitter(kernel, target, name, bits=bits).emit()

@@ -42,6 +42,15 @@ class Target:
         return self.triple.startswith(("x86_64", "i686"))
 
     @property
+    def streaming_bits(self) -> int:
+        """Width of the vectors of kernels that little more than load and store.
+
+        Zen 4 takes 512 bits in two steps: half as many at a time cost nothing, cross fewer cache lines, and come to the memory
+        more evenly (docs/llvm_backend.md has figures).
+        """
+        return min(self.bits, 256) if self.cpu == "znver4" else self.bits
+
+    @property
     def feature_text(self) -> str:
         """LLVM's feature string; what the host has and this target lacks is switched off."""
         known = _host_features()

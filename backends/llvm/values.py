@@ -98,6 +98,7 @@ class Body:
         self.parameters, self.result = list(parameters), result
         self.lines: list[str] = []
         self.count = 0
+        self.roots = 0  # square roots written so far (vectormath/roots.py)
         self.block = "entry"
         self.splats: list[dict[Any, Value]] = [{}]
 

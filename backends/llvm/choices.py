@@ -1,0 +1,52 @@
+"""What the code of a kernel is chosen by: its work for one element, how wide and how many its vectors are."""
+
+from __future__ import annotations
+
+from graphc.dtypes import is_half
+from graphc.kernel import Kernel, value_ranges
+from graphc.ops import OPS
+
+__all__ = ["STREAMING", "adds_to_arrays", "lanes", "streams", "unroll", "work"]
+
+#: operations for one element, loads among them, up to which a kernel waits for memory
+STREAMING = 8.0
+
+
+def work(kernel: Kernel) -> float:
+    """Operations for one element, loads among them."""
+    return sum(OPS[v.word].flops if v.op == "apply" else 1.0 for v in kernel.values if v.op in ("apply", "load", "cast"))
+
+
+def streams(kernel: Kernel) -> bool:
+    """Does it wait for memory?  Not where points of the grid add to an array, which stays in the cache."""
+    depends = value_ranges(kernel)
+    kept = any(v.op == "reduce" and depends[i] and set(v.over) & set(kernel.grid) for i, v in enumerate(kernel.values))
+    return not kept and work(kernel) <= STREAMING and not any(v.word == "sqrt" for v in kernel.values)  # roots.py works on whole registers
+
+
+def adds_to_arrays(kernel: Kernel) -> bool:
+    """Do points of the grid add to arrays, and nothing else that would have to wait for one of them?"""
+    k, depends = kernel, value_ranges(kernel)
+    kept = [i for i, v in enumerate(k.values)
+            if v.op == "reduce" and set(k.grid) & set(v.over) and depends[i] and v.word not in ("argmax", "argmin")]
+    return bool(kept) and len(kept) == sum(v.op == "reduce" for v in k.values) and not any(o.mode == "temp" for o in k.operands) \
+        and len(k.stages) == 1 and len(k.values) <= 24
+
+
+def unroll(kernel: Kernel, lanes: int, bits: int, most_bits: int) -> int:
+    """Vectors side by side: enough to hide latency, few enough for the registers; ``bits`` of each, of ``most_bits`` that one may have."""
+    reducing = any(v.op == "reduce" for v in kernel.values)
+    wide = max((v.dtype.itemsize for v in kernel.values), default=4) * lanes * 8 // bits
+    more = most_bits // bits
+    if work(kernel) > 60 or wide > 2:
+        return more
+    return (4 if reducing and work(kernel) <= 12 else 2) * more
+
+
+def lanes(kernel: Kernel, bits: int) -> int:
+    """Lanes of a vector: a full register of the narrowest numbers that are computed with, of 4 bytes at least where some are wider."""
+    sizes = {4 if is_half(v.dtype) else v.dtype.itemsize for v in kernel.values if v.dtype.kind != "b"}
+    if not sizes:
+        return bits // 8
+    narrow = min(sizes) if max(sizes) < 4 else min(s for s in sizes if s >= 4)
+    return bits // (8 * narrow)
