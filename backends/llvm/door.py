@@ -31,7 +31,7 @@ from graphc.backends.llvm import engine as engines
 from graphc.backends.llvm.capi import LAYOUTS, SIZES
 from graphc.backends.llvm.door_sizes import ACCEPTS, AXES, FORMS, RELATIONS
 from graphc.backends.llvm.door_text import TABLE, door_module
-from graphc.backends.llvm.driver import MULADDS, SERIAL_NS, kernel_cost
+from graphc.backends.llvm.driver import MULADDS, SERIAL_NS, kernel_cost, thinness
 from graphc.backends.llvm.pool import pool
 from graphc.backends.llvm.target import host
 from graphc.dims import Call, Dim, Size, Symbol
@@ -256,7 +256,8 @@ def work_formula(program: Program) -> Size:
                     body = replace(kernel, values=tuple([kernel.values[i] for i in stage.body]))
                     total = total + points * max(1, round(1000 * kernel_cost(body)))
         elif isinstance(step, Product):
-            total = total + dims.product(step.out.shape) * step.a.shape[-1] * PRODUCT_PS + LAUNCH_PS
+            m, n, k = *step.out.shape[-2:], step.a.shape[-1]
+            total = total + dims.product(step.out.shape) * k * thinness(m, n) * PRODUCT_PS + LAUNCH_PS
         else:
             total = total + LET_GO_PS
     return total
