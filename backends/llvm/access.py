@@ -19,6 +19,9 @@ from graphc.kernel import Index, Instr
 if TYPE_CHECKING:
     from graphc.backends.llvm.kernels import Emitter
 
+#: bytes of an array from which stores go past the cache
+PAST_CACHE = 8 << 20
+
 __all__ = ["Access", "masked_store"]
 
 
@@ -239,10 +242,35 @@ class Access:
                 x = x.lane(0)
             f.line(f"store {x.type} {x.ref}, ptr {base.ref}, align {align}")
             return
-        for n in range(e.group):
-            value = values[n] if len(values) > 1 else values[0]
-            x = f.splat(stored(value, v.dtype), e.lanes)
-            self._vector_store(base, x, kind, stride, n, align)
+        xs = [f.splat(stored(values[n] if len(values) > 1 else values[0], v.dtype), e.lanes) for n in range(e.group)]
+        past = self._goes_past_cache(v, base, xs[0])
+        if past is None:
+            for n, x in enumerate(xs):
+                self._vector_store(base, x, kind, stride, n, align)
+            return
+        around, through, done = f.labels("store", "around", "through", "done")
+        f.line(f"br i1 {past.ref}, label %{around}, label %{through}")
+        for label, how in ((around, f"align {xs[0].bits * xs[0].lanes // 8}, !nontemporal !1"), (through, f"align {align}")):
+            f.label(label)
+            for n, x in enumerate(xs):
+                p = f.op(f"getelementptr {Value(f, '', kind).type}, ptr {base.ref}, i64 {(e.index[e.vector] + n * e.lanes).ref}")
+                f.line(f"store {x.type} {x.ref}, ptr {p}, {how}")
+            f.line(f"br label %{done}")
+        f.label(done)
+
+    def _goes_past_cache(self, v: Instr, base: Value, x: Value) -> Value | None:
+        """Whether the vectors of a store shall not be kept in the cache: where they are aligned and the array is large; None: never."""
+        e, f = self.e, self.e.f
+        operand, nbytes = e.kernel.operands[v.operand], x.bits * x.lanes // 8
+        assert v.index is not None
+        if not e.streams or e.mask is not None or self._stride(v.index) != 1 or operand.alias >= 0 or nbytes < 16:
+            return None
+        large = isinstance(operand.size, int) and operand.size * v.dtype.itemsize
+        if large is not False and large < PAST_CACHE:
+            return None
+        at = f.value(f.op(f"ptrtoint ptr {base.ref} to i64"), "i64") + e.index[e.vector] * v.dtype.itemsize
+        e.past_cache.append(operand.size * v.dtype.itemsize)
+        return (at & (nbytes - 1)).eq(0) & e.size(operand.size * v.dtype.itemsize).ge(PAST_CACHE)
 
     def _vector_store(self, base: Value, x: Value, kind: str, stride: Size, n: int, align: int) -> None:
         e, f, w = self.e, self.e.f, self.e.lanes

@@ -90,6 +90,7 @@ class Emitter(Accumulators):
         self.grid_set = frozenset(kernel.grid)
         self.grid_reductions = [i for i, v in enumerate(kernel.values) if v.op == "reduce" and self.grid_set & set(v.over)]
         self.unroll = self._unroll() if short is None else min(self._unroll(), 2)
+        self.streams = bits > 0 and target.x86 and choices.streams(kernel)
         self.staging = None if short is None else Staging(self, short.row, short.longest)
         self.rows: tuple[int, list[tuple[_Scope, Value]]] | None = None
         self.blocked = choices.adds_to_arrays(kernel)
@@ -133,13 +134,13 @@ class Emitter(Accumulators):
         self.begin(self.name)
         self.chunk_function()
         self.end()
-        text, finish = self.module.text() + "!0 = !{}\n", ""
+        text, finish = self.module.text() + "!0 = !{}\n!1 = !{i32 1}\n", ""
         if self.grid_reductions:
             self.module = Module(self.target)
             self.begin(self.name + "_finish")
             self.finish_function()
             self.end()
-            finish = self.module.text() + "!0 = !{}\n"
+            finish = self.module.text() + "!0 = !{}\n!1 = !{i32 1}\n"
         block = self.unroll * self.lanes if self.vector == self.outer and self.outer >= 0 else 1
         return Code(self.name, text, tuple(self.sizes), self.scratch, block, bool(self.grid_reductions), finish, self.kernel)
 
@@ -151,6 +152,7 @@ class Emitter(Accumulators):
         self.scopes: list[_Scope] = [_Scope()]
         self.index: dict[int, Value] = {}
         self.mask: Value | None = None
+        self.past_cache: list[Size] = []  # bytes of the arrays that may be stored past the cache
         self.homes: dict[int, list[tuple[str, ...]]] = {}
         self.held: dict[int, list[Accumulator]] = {}
         self.carried: dict[int, list[Accumulator]] = {}
@@ -160,6 +162,9 @@ class Emitter(Accumulators):
             self.staging.begin()
 
     def end(self) -> None:
+        if self.past_cache:  # their order among other stores is loose until then
+            self.f.module.declare("llvm.x86.sse.sfence", "void ()")
+            self.f.line("call void @llvm.x86.sse.sfence()")
         self.f.lines[0:0] = self.entry
         self.f.finish()
 

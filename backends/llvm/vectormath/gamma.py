@@ -7,7 +7,7 @@ in code that runs only if some lane needs it.
 What is promised: 4 ULP for positive arguments (f32: 1), also at the roots 1 and 2 of gammaln and 1.46... of digamma.
 Between the negative whole numbers both functions have roots that are not floats and are reached by a difference
 of larger numbers; there the error is at most 4 ULP of the larger number, which is about 4 2^-52 (1 + |x| log|x|) for
-gammaln and 4 2^-52 (1 + log|x|) for digamma.  For f32 that is nothing; digamma has 2^-23 in its place.
+gammaln and 4 2^-52 (1 + log|x|) for digamma.  For f32 that is nothing: this part is computed with the polynomials of f64.
 """
 
 from __future__ import annotations
@@ -40,11 +40,9 @@ STIRLING = {
             -0.0017240149910355924)}
 #: log(2 pi) / 2 - 1/2
 STIRLING_CONSTANT = 0.41893853320467274
-#: sin(pi r) / (pi r) in r^2, |r| <= 1/2; 2^-35.5 and 2^-61.3
-SINE = {
-    "f32": (0.9999999999788542, -1.6449340611396006, 0.8117421707682481, -0.19074762256750138, 0.02611620473184727, -0.0022352230058134484),
-    "f64": (1.0, -1.6449340668482264, 0.8117424252833462, -0.19075182412167532, 0.026147847807942475, -0.002346080913285906,
-            0.00014842791653614716, -6.97226717522409e-06, 2.45183118297091e-07)}
+#: sin(pi r) / (pi r) in r^2, |r| <= 1/2; 2^-61.3
+SINE = (1.0, -1.6449340668482264, 0.8117424252833462, -0.19075182412167532, 0.026147847807942475, -0.002346080913285906,
+        0.00014842791653614716, -6.97226717522409e-06, 2.45183118297091e-07)
 #: the positive root of digamma as a sum, and digamma(y) / (y - root) in y - 3/2, 1 <= y <= 2; 2^-28.0 and 2^-53.6
 ROOT = (1.4616321449683622, 9.549995429965697e-17)
 AT_ROOT = {
@@ -61,19 +59,31 @@ STIRLING_SLOPE = {
     "f32": (0.08333333281420872, -0.008332948561240573, 0.003894524394103804),
     "f64": (0.08333333333333318, -0.008333333332749543, 0.003968253468507302, -0.004166490860051039, 0.007545918566534495,
             -0.01863232757861572)}
-#: (pi cot(pi r) - 1/r) / r in r^2, |r| <= 1/2; 2^-26.2 and 2^-52.5
-COTANGENT = {
-    "f32": (-3.2898681749490724, -2.1646305099939656, -2.0356849723799675, -1.984968505053107, -2.253643910202926, -0.6472431774442828,
-            -5.297495205312756),
-    "f64": (-3.2898681336964524, -2.1646464674230534, -2.034686123771274, -2.008154732144816, -2.0019881230822762, -2.000524072747481,
-            -1.9994833492301283, -2.0086752898836626, -1.9191389951093203, -2.52712852827044, 0.3706647010679968, -9.114183719657914,
-            11.188715854786565, -14.404026173818936)}
+#: (pi cot(pi r) - 1/r) / r in r^2, |r| <= 1/2; 2^-52.5
+COTANGENT = (-3.2898681336964524, -2.1646464674230534, -2.034686123771274, -2.008154732144816, -2.0019881230822762, -2.000524072747481,
+             -1.9994833492301283, -2.0086752898836626, -1.9191389951093203, -2.52712852827044, 0.3706647010679968, -9.114183719657914,
+             11.188715854786565, -14.404026173818936)
 
 
 def gammaln_of(x: Value, form: str) -> Value:
     """log |gamma(x)| of f64 lanes, with the polynomials for results in ``form``."""
     reflected = x.lt(-0.5)
     z = select(reflected, -x, x)
+    usual = _gammaln_above(z, form)
+
+    def slow() -> Value:
+        # a difference of larger numbers: the long polynomials for both forms
+        above = usual if form == "f64" else _gammaln_above(z, "f64")
+        r = (z - z.rint()).abs()
+        # gamma(x) gamma(-x) = -pi / (x sin(pi x)); the whole numbers give an infinity
+        mirrored = -log(z * r * polynomial(r * r, SINE)) - above
+        return select(r.eq(0.0) | z.eq(float("inf")), z.like(float("inf")), mirrored)
+
+    return x.f.rare(reflected, usual, slow)
+
+
+def _gammaln_above(z: Value, form: str) -> Value:
+    """For z >= -1/2."""
     large = z.gt(LARGE)
     # gamma(2 + t) times or by a product of z, z - 1, ... is gamma(z).  From 5/4 on there is none: on both sides of the
     # minimum at 1.46 the logarithm would be three times the result
@@ -89,15 +99,7 @@ def gammaln_of(x: Value, form: str) -> Value:
     near = muladd(t, polynomial(t, AT_TWO[form]), select(below, -logarithm, logarithm))
     inverse = 1.0 / z
     series = muladd(inverse, polynomial(inverse * inverse, STIRLING[form]), STIRLING_CONSTANT)
-    usual = select(large, muladd(z - 0.5, logarithm - 1.0, series), near)
-
-    def slow() -> Value:
-        r = (z - z.rint()).abs()
-        # gamma(x) gamma(-x) = -pi / (x sin(pi x)); the whole numbers give an infinity
-        mirrored = -log(z * r * polynomial(r * r, SINE[form])) - usual
-        return select(z.eq(float("inf")), z, mirrored)
-
-    return x.f.rare(reflected, usual, slow)
+    return select(large, muladd(z - 0.5, logarithm - 1.0, series), near)
 
 
 def gammaln(x: Value) -> Value:
@@ -109,6 +111,19 @@ def digamma_of(x: Value, form: str) -> Value:
     """digamma of f64 lanes, with the polynomials for results in ``form``."""
     reflected = x.lt(0.0)
     z = select(reflected, 1.0 - x, x)
+    usual = _digamma_above(z, form)
+
+    def slow() -> Value:
+        above = usual if form == "f64" else _digamma_above(z, "f64")
+        r = x - x.rint()
+        cotangent = muladd(r, polynomial(r * r, COTANGENT), 1.0 / r)
+        return select(r.eq(0.0), r.like(float("nan")), above - cotangent)
+
+    return x.f.rare(reflected, usual, slow)
+
+
+def _digamma_above(z: Value, form: str) -> Value:
+    """For z >= 0."""
     large = z.ge(LARGE)
     whole = z.floor()
     y = z - (whole - 1.0)
@@ -132,14 +147,7 @@ def digamma_of(x: Value, form: str) -> Value:
     near = quotient + muladd(y - ROOT[0], slope, rest)
     w = inverse * inverse
     far = log(z) - muladd(w, polynomial(w, STIRLING_SLOPE[form]), inverse * 0.5)
-    usual = select(large, far, near)
-
-    def slow() -> Value:
-        r = x - x.rint()
-        cotangent = muladd(r, polynomial(r * r, COTANGENT[form]), 1.0 / r)
-        return select(r.eq(0.0), r.like(float("nan")), usual - cotangent)
-
-    return x.f.rare(reflected, usual, slow)
+    return select(large, far, near)
 
 
 def digamma(x: Value) -> Value:
