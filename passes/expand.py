@@ -7,6 +7,7 @@ What it promises: the same values as the ops' ``forward``, computed in the same 
     log_softmax(x)             d - log(sum(exp(d)))               d = x - top
     take_along_axis(x, p)      take_within(x, within(p))          the check apart from the reading; one position of an
                                                                   elementwise result is computed from those of its operands
+    matmul(a, b)               sum(a * b^T), sum(a^T * b), a * b  where b is one column, a one row, or each has one number to add up
     inc_along_axis(0, y, p)    where(iota == within(p), y, 0)     where p has one position along the axis; its sum along it is y
 
 Half precisions are computed in float32 and rounded once.  For backends that run kernels, what moves elements, sets parts or
@@ -20,11 +21,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc import dims
+from graphc.dims import Size
 from graphc.errors import on_behalf_of
 from graphc.ir import Graph, Node, Var, apply, make_node, rebuild
-from graphc.ops.arithmetic import add, div, sub, where
+from graphc.ops.arithmetic import add, div, mul, sub, where
 from graphc.ops.choosing import clip
 from graphc.ops.comparison import equal
+from graphc.ops.contraction import swapped
 from graphc.ops.core import cast, constant, is_door
 from graphc.ops.creation import iota_op
 from graphc.ops.cumulative import accumulator
@@ -46,11 +49,13 @@ SOFTMAXES = ("logsumexp", "softmax", "log_softmax")
 POSITIONS = ("take_along_axis", "inc_along_axis")
 #: elementwise results above an operand through which a reading of one position goes
 DEPTH = 4
+#: bytes of a vector that stays in the first cache beside what is read
+FIRST_CACHE = 1 << 14
 
 
 def expand(graph: Graph, context: Context) -> Graph:
     """Softmaxes and positions as loops; see the module's docstring."""
-    names = {*SOFTMAXES, *POSITIONS, *(MOVED if context.native else ())}
+    names = {*SOFTMAXES, *POSITIONS, *((*MOVED, "matmul") if context.native else ())}
     if not any(node.op.name in names for node in graph.nodes):
         return graph
 
@@ -68,6 +73,8 @@ def expand(graph: Graph, context: Context) -> Graph:
                 y = _one_hot(inputs[0], inputs[1], inputs[2], node.attrs["axis"])
                 if y is not None:
                     single[y] = (inputs[1], node.attrs["axis"])
+            elif node.op.name == "matmul" and context.native:
+                y = _thin(*inputs)
             elif node.op.name == "sum" and inputs[0] in single and node.attrs["axis"] == (single[inputs[0]][1],):
                 value, axis = single[inputs[0]]
                 y = no_negative_zero(value)
@@ -143,6 +150,34 @@ def _one_hot(x: Var, y: Var, p: Var, axis: int) -> Var | None:
         places = expand_dims(places, tuple(range(1, 1 + behind)))
     zero = constant(0, x.type.dtype)
     return where(equal(places, positions_within(p, n)), no_negative_zero(y), zero)
+
+
+def _thin(a: Var, b: Var) -> Var | None:
+    """A product with a vector as a loop: it reads the matrix once, with all that goes on around; None for others.  Not for dtypes that
+    products add up in wider ones."""
+    if a.type.dtype.name not in ("float32", "float64") or a.type.shape[:-2] != b.type.shape[:-2]:
+        return None
+    (m, k), n = a.type.shape[-2:], b.type.shape[-1]
+    if k == 1:
+        return mul(a, b)
+    if n == 1 and (_tall(k, m) if _turned(a) else _near(k, a)):
+        return sum_(mul(a, swapped(b)), -1, keepdims=True)
+    return sum_(mul(swapped(a), b), -2, keepdims=True) if m == 1 and n != 1 and (_near(k, b) if _turned(b) else _tall(k, n)) else None
+
+
+def _turned(x: Var) -> bool:
+    """Is it a matrix read the other way round?"""
+    return x.node is not None and x.node.op.name == "transpose" and x.node.attrs["axes"][-2:] == (x.type.ndim - 1, x.type.ndim - 2)
+
+
+def _near(k: Size, x: Var) -> bool:
+    """Does a vector of so many stay in the first cache, whose rows are multiplied by it one by one?"""
+    return not isinstance(k, int) or k * x.type.dtype.itemsize <= FIRST_CACHE
+
+
+def _tall(rows: Size, columns: Size) -> bool:
+    """Does a sum over rows fill vectors, and is there more to add up than to write?  (Else a product does better.)"""
+    return not isinstance(columns, int) or (columns >= 16 and (not isinstance(rows, int) or 8 * rows >= columns))
 
 
 def _expanded(node: Node, x: Var) -> Var:

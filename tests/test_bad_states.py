@@ -235,8 +235,8 @@ def test_no_memory_to_work_in() -> None:
     def child() -> None:
         s = gc.shared(0.0, "s")
         x, y = gc.vectors("x", "y")
-        f = gc.function([x, y], (x[:, None] @ y[None, :]) @ y, updates={s: s + 1.0}, mode=LLVM)
-        assert f([1.0, 2.0], [3.0]).tolist() == [9.0, 18.0]
+        f = gc.function([x, y], (x[:, None] @ y[None, :]) @ gc.stack([y, y], axis=1), updates={s: s + 1.0}, mode=LLVM)
+        assert f([1.0, 2.0], [3.0]).tolist() == [[9.0, 9.0], [18.0, 18.0]]
         with open("/proc/self/statm") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), resource.RLIM_INFINITY))
@@ -249,8 +249,8 @@ def test_no_memory_to_work_in() -> None:
                     continue
                 raise AssertionError("no MemoryError")
         assert float(s.get_value()) == 1.0
-        assert f([1.0, 2.0], [3.0]).tolist() == [9.0, 18.0] and float(s.get_value()) == 2.0
-        assert f(np.ones(1000), np.ones(1000)).tolist() == [1000.0] * 1000
+        assert f([1.0, 2.0], [3.0]).tolist() == [[9.0, 9.0], [18.0, 18.0]] and float(s.get_value()) == 2.0
+        assert f(np.ones(1000), np.ones(1000)).tolist() == [[1000.0, 1000.0]] * 1000
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("no /proc here")
     assert in_child(child, 60) == ""

@@ -465,3 +465,26 @@ def test_graphs_for_other_backends_stay_as_they_are() -> None:
     f = gc.function([x], gc.concatenate([x, x]) * 2, mode=gc.Mode(backend="numpy"))
     assert [node.op.name for node in f.graph.nodes if node.op.name in ("concatenate", "window")] == ["concatenate"]
     assert isinstance(f.graph, Graph)
+
+
+# ---- products with vectors, and rows in lanes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 20), (40, 17), (100, 3), (33, 128), (9, 200)])
+def test_products_with_vectors_are_loops(n: int, k: int, dtype: str) -> None:
+    """Value and gradient of a regression: the data are read once, whatever the form of the loops."""
+    for known in (True, False):
+        x, w, t = (leaf(name, dtype, tuple(s if known else None for s in shape)) for name, shape in (("x", (n, k)), ("w", (k,)), ("t", (n,))))
+        z = x @ w
+        loss = gc.mean(gc.softplus(z) - t * z)
+        arrays = [RNG.normal(size=shape).astype(dtype) for shape in ((n, k), (k,), (n,))]
+        Compiled([x, w, t], [loss, gc.grad(loss, w), w @ x.T, gc.outer(t, w)]).check(*arrays)
+
+
+def test_a_regression_is_one_kernel() -> None:
+    x, w, t = leaf("x", "float64", (1000, 20)), leaf("w", "float64", (20,)), leaf("t", "float64", (1000,))
+    z = x @ w
+    loss = gc.sum(gc.softplus(z) - t * z)
+    f = gc.function([x, w, t], [loss, gc.grad(loss, w)], mode=gc.Mode(backend="llvm"))
+    assert [type(step) for step in f._compiled.program.steps] == [Launch]

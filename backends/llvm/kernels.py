@@ -131,17 +131,19 @@ class Emitter(Accumulators):
     # -- functions ----------------------------------------------------------------------------
 
     def emit(self) -> Code:
+        block = self.unroll * self.lanes if self.vector == self.outer and self.outer >= 0 else 1
         self.begin(self.name)
         self.chunk_function()
         self.end()
         text, finish = self.module.text() + "!0 = !{}\n!1 = !{i32 1}\n", ""
         if self.grid_reductions:
             self.module = Module(self.target)
+            if self.staging is not None:  # after the grid lanes are along the row again
+                self.vector, self.staging = self.staging.row, None
             self.begin(self.name + "_finish")
             self.finish_function()
             self.end()
             finish = self.module.text() + "!0 = !{}\n!1 = !{i32 1}\n"
-        block = self.unroll * self.lanes if self.vector == self.outer and self.outer >= 0 else 1
         return Code(self.name, text, tuple(self.sizes), self.scratch, block, bool(self.grid_reductions), finish, self.kernel)
 
     def begin(self, name: str) -> None:
@@ -189,7 +191,9 @@ class Emitter(Accumulators):
     def chunk_function(self) -> None:
         f, k = self.f, self.kernel
         for i in self.grid_reductions:
-            if self.depends[i]:
+            if self.depends[i] and self.staging is not None:
+                self.staging.keep(i)
+            elif self.depends[i]:
                 self.partials.zero(i)
             else:
                 self.make_home(i)
@@ -209,6 +213,8 @@ class Emitter(Accumulators):
         for i in self.grid_reductions:
             if not self.depends[i]:
                 self.partials.save(i)
+            elif self.staging is not None:
+                self.staging.give(i)
 
     def grid(self, depth: int, low: Value, high: Value) -> None:
         """The loops of the grid from ``depth`` on, then the point."""
@@ -485,7 +491,10 @@ class Emitter(Accumulators):
         """One round of a reduction."""
         v, dtype = self.kernel.values[i], self.operand_dtype(i)
         if i in self.grid_reductions and self.depends[i]:
-            self.partials.take(i, v, dtype, news)
+            if self.staging is not None:
+                self.staging.take(i, news)
+            else:
+                self.partials.take(i, v, dtype, news)
             return
         direct = i not in self.carried
         accs = [self._load_home(i, n) for n in range(len(news))] if direct else self.carried[i]

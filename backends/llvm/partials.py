@@ -131,6 +131,15 @@ class Partials:
             for part, x in enumerate(reducing.combine(v.word, dtype, old, new)):
                 self._store(base, here, elements, part, x)
 
+    def put(self, i: int, at: Value, elements: Value, acc: Accumulator) -> None:
+        """One element of this chunk's array."""
+        offset, nbytes, _ = self.places[i]
+        base = self.base.setdefault(i, "")
+        if not base:
+            base = self.base[i] = self.e.scratch_at(offset, nbytes)
+        for part, x in enumerate(acc):
+            self._store(base, at, elements, part, x)
+
     def save(self, i: int) -> None:
         """A scalar reduction over the grid: this chunk's part of it."""
         v, dtype = self.e.kernel.values[i], self.e.operand_dtype(i)

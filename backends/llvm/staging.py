@@ -5,7 +5,8 @@
 With lanes along j a short row fills its vectors badly, and at its end every reduction costs as much as several vectors.
 With lanes along i nothing is left to join, but x[i, j] steps over memory.  So blocks of rows are read as they lie, turned
 in registers (transposing.py), and kept in a buffer whose vectors hold one column of as many rows as there are lanes; the
-stages run along j over the buffer; what they store is collected in such a buffer and turned back.
+stages run along j over the buffer; what they store is collected in such a buffer and turned back.  A sum over the rows that leaves
+an element for each column is added up in a vector for each column.
 
 ``side_by_side`` says of a kernel how it would look in this form: another vector range, and the ranges that no buffer
 depends on moved inwards, so that a buffer is filled once and read many times (the distances of all pairs of points).  The
@@ -18,13 +19,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from graphc import dims
+from graphc.backends.llvm import reducing
 from graphc.backends.llvm.access import masked_store
 from graphc.backends.llvm.elements import loaded, memory_kind, stored
+from graphc.backends.llvm.reducing import Accumulator
 from graphc.backends.llvm.tiles import first_lanes, plain, stride
 from graphc.backends.llvm.transposing import transposed
 from graphc.backends.llvm.values import BITS, Value, select
 from graphc.dims import Size
 from graphc.kernel import Index, Instr, Kernel, value_ranges
+from graphc.ops import OPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +63,7 @@ Place = tuple[int, Index]  # an operand and where in it
 def side_by_side(kernel: Kernel, lanes: int, bits: int) -> Short | None:
     """The kernel with a row in each of so many lanes; None where that is no use."""
     k, row = kernel, kernel.vector
-    if row < 0 or row in k.grid or not k.grid or any(s.loops not in ((), (row,)) for s in k.stages) or any(s.loops for s in k.finish):
+    if row < 0 or row in k.grid or not k.grid or any(s.loops not in ((), (row,)) for s in (*k.stages, *k.finish)):
         return None
     if not any(v.op == "reduce" for v in k.values):
         return None
@@ -80,6 +84,9 @@ def side_by_side(kernel: Kernel, lanes: int, bits: int) -> Short | None:
 def _longest(k: Kernel, turned: int, lanes: int) -> int:
     """For rows of how many elements to turn so many arrays costs less than to join lanes (docs/llvm_backend.md has figures)."""
     ends = sum(ENDS.get(v.word, 1.0) for v in k.values if v.op == "reduce" and k.vector in v.over)
+    for v, ranges in zip(k.values, value_ranges(k), strict=True):  # what is one number for a row is computed one by one, else for many rows at once
+        if v.op == "apply" and ranges & set(k.grid) and k.vector not in ranges:
+            ends += OPS[v.word].flops / 4
     if not isinstance(k.ranges[k.vector].extent, int):
         ends *= 2  # loops whose rounds are not known have ends of their own
     if turned and ends <= 1.0:
@@ -90,8 +97,10 @@ def _longest(k: Kernel, turned: int, lanes: int) -> int:
 def _places(k: Kernel, r: int, row: int, lanes: int, bits: int) -> set[Place]:
     """What would be kept in buffers if lanes were along ``r``; nothing where some access would step from lane to lane at every element."""
     found: set[Place] = set()
-    for i, v in enumerate(k.values):
-        if v.op == "reduce" and set(v.over) & set(k.grid) and _kept(k, i):
+    depends = value_ranges(k)
+    for i in dict.fromkeys(i for stage in k.stages for i in stage.body):
+        v = k.values[i]
+        if v.op == "reduce" and set(v.over) & set(k.grid) and not depends[i] <= {row}:
             return set()
         if v.index is None or k.operands[v.operand].mode == "temp":
             continue
@@ -99,22 +108,13 @@ def _places(k: Kernel, r: int, row: int, lanes: int, bits: int) -> set[Place]:
         if (v.op == "load" and v.args) or (v.op == "store" and across == 0):
             return set()
         if v.index.gathers:
-            if along != 0 or any(_varies(k, a, row) for a, _ in v.index.gathers):
+            if along != 0 or any(row in depends[a] for a, _ in v.index.gathers):
                 return set()
         elif across not in (0, 1) and along != 0:
             if along != 1 or v.dtype.itemsize * 8 * lanes > bits:
                 return set()
             found.add((v.operand, v.index))
     return found if len(found) <= MOST_BUFFERS else set()
-
-
-def _kept(k: Kernel, i: int) -> bool:
-    """Does a reduction over the grid leave an array?"""
-    return bool(value_ranges(k)[i])
-
-
-def _varies(k: Kernel, i: int, r: int) -> bool:
-    return r in value_ranges(k)[i]
 
 
 class Staging:
@@ -124,7 +124,7 @@ class Staging:
         self.e, self.row, self.longest = emitter, row, longest
         k = emitter.kernel
         self.names: dict[Place, str] = {}
-        for v in k.values:
+        for v in (k.values[i] for stage in k.stages for i in stage.body):
             if v.index is not None and v.op in ("load", "store") and k.operands[v.operand].mode != "temp" and not v.index.gathers \
                     and stride(v.index, row) == 1 and stride(v.index, k.vector) not in (0, 1):
                 self.names.setdefault((v.operand, v.index), "")
@@ -144,6 +144,47 @@ class Staging:
 
     def has(self, v: Instr) -> bool:
         return v.index is not None and (v.operand, v.index) in self.names
+
+    # -- reductions over the rows that leave an array, an element for each column --------------
+
+    def keep(self, i: int) -> None:
+        """Stack memory for the accumulators: a vector for each column, which this chunk's rows add to."""
+        e, f = self.e, self.e.f
+        first = reducing.identity(f, e.kernel.values[i].word, e.operand_dtype(i), e.lanes)
+        for part, x in enumerate(first):
+            e.entry.append(f"  %kept{i}.{part} = alloca [{self.columns} x {x.type}], align 64")
+        with f.loop(f.const(0, "i64"), e.size(e.kernel.ranges[self.row].extent), f.const(1, "i64"), "keep") as loop:
+            for part, x in enumerate(first):
+                f.line(f"store {x.type} {x.ref}, ptr {self._kept(i, part, x, loop.index)}")
+
+    def take(self, i: int, news: Sequence[Accumulator]) -> None:
+        """What the current column of the current rows comes to."""
+        e, f = self.e, self.e.f
+        word, dtype, several = e.kernel.values[i].word, e.operand_dtype(i), list(news)
+        while len(several) > 1:
+            half = len(several) // 2
+            several = [reducing.combine(word, dtype, a, b) for a, b in zip(several[:half], several[half:], strict=True)]
+        old = self._load_kept(i, e.index[self.row])
+        joined = reducing.combine(word, dtype, old, several[0])
+        if e.mask is not None:
+            joined = tuple(select(e.mask, x, y) for x, y in zip(joined, old, strict=True))
+        for part, x in enumerate(joined):
+            f.line(f"store {x.type} {x.ref}, ptr {self._kept(i, part, x, e.index[self.row])}")
+
+    def give(self, i: int) -> None:
+        """The lanes joined, as this chunk's part of the reduction."""
+        e, f = self.e, self.e.f
+        word, dtype, n = e.kernel.values[i].word, e.operand_dtype(i), e.size(e.kernel.ranges[self.row].extent)
+        with f.loop(f.const(0, "i64"), n, f.const(1, "i64"), "give") as loop:
+            e.partials.put(i, loop.index, n, reducing.horizontal(word, dtype, self._load_kept(i, loop.index)))
+
+    def _load_kept(self, i: int, column: Value) -> Accumulator:
+        e, f = self.e, self.e.f
+        shapes = [Value(f, "", kind, e.lanes) for kind in reducing.kinds(e.kernel.values[i].word, e.operand_dtype(i))]
+        return tuple([f.value(f.op(f"load {x.type}, ptr {self._kept(i, part, x, column)}"), x.kind, x.lanes) for part, x in enumerate(shapes)])
+
+    def _kept(self, i: int, part: int, x: Value, column: Value) -> str:
+        return self.e.f.op(f"getelementptr {x.type}, ptr %kept{i}.{part}, i64 {column.ref}")
 
     # -- what the stages see ------------------------------------------------------------------
 
