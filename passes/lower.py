@@ -429,6 +429,8 @@ class _Lowering:
             view = self.view(v)
             slab = program.slabs[view.slab]
             own = slab.place == "arena" or (slab.place == "fresh" and self.new[view.slab])
+            if slab.place == "arena" and view.slab not in given and view.offset == 0 and is_dense(view) and slab.elements == dims.product(view.shape):
+                slab.shape = view.shape  # the same elements under other axes
             if not own or view.slab in given or view.offset != 0 or slab.shape != view.shape or not is_dense(view):
                 view = self.copied(v, v.origin, "output")
                 slab = program.slabs[view.slab]

@@ -98,7 +98,7 @@ def formula(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
 def mlp(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
     data = {k: v for k, v in inputs.items() if k not in PARAMETERS}
     v = variables(data)
-    state = [gc.shared(inputs[k], k, shape=(None,) * inputs[k].ndim if OPTIONS["any"] else None) for k in PARAMETERS]
+    state = [gc.shared(inputs[k], k) for k in PARAMETERS]
     w1, b1, w2, b2 = state
     loss = gc.nn.cross_entropy(gc.nn.relu(v["x"] @ w1 + b1) @ w2 + b2, v["labels"])
     updates = gc.optim.momentum(lr=LEARNING_RATE, momentum=MOMENTUM).updates(loss, state)
