@@ -382,6 +382,10 @@ once for float64, for any number of lanes. For all of them:
 Two processors may give results that differ in the last place: there is one form for 512-bit registers, one for processors with an FMA
 instruction and one for those without. On a processor with 512-bit registers, code with fewer lanes (scalars) is in the second form.
 
+`sqrt` is the nearest float, as IEEE 754 asks (`roots.py`; every float32 and the hardest float64 were compared). Every other register takes the
+processor's instruction, the others an estimate of 1/sqrt with Newton's rule and Markstein's last step: the two keep different units of the processor busy, so a
+million float32 take 105 us instead of 185 on Zen 4, float64 370 instead of 600.
+
 Where a result is a small difference of large numbers, the promise is about the latter. That concerns `gammaln` and `digamma` between
 the negative whole numbers (the table has them as they are, and they are large near the roots), and `logaddexp` in float64 if more than
 the first 15 bits of its two terms cancel.

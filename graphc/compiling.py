@@ -30,7 +30,7 @@ from graphc.binding import Door, Parameter
 from graphc.capture import capture
 from graphc.checking import checked_runner
 from graphc.dims import Size, Symbol
-from graphc.errors import GraphcTypeError, GraphcValueError
+from graphc.errors import GraphcError, GraphcTypeError, GraphcValueError
 from graphc.ir import Graph, Shared, Var
 from graphc.kernel import Program
 from graphc.ops.core import is_door
@@ -138,9 +138,9 @@ def _road(parameters: Sequence[Parameter], outputs: Sequence[Var], updates: Sequ
     same: dict[Symbol, Size] = {}
     known = graph
     if backend in ("llvm", "interpreter") and mode.passes is None and not mode.debug:
-        known = assume(graph, equalities(graph))
+        known = _assumed(graph, equalities(graph)) or graph
         same = assumptions(known)
-    usual = _built(assume(known, same), backend, mode, options)
+    usual = _built(_assumed(known, same) or known, backend, mode, options)
     runner: Any = usual.runner
     if known is not graph or same:
         usual.stages[0].name = "assume"
@@ -149,6 +149,15 @@ def _road(parameters: Sequence[Parameter], outputs: Sequence[Var], updates: Sequ
         runner = Variants(same, runner, functools.partial(_general, known, backend, mode, options))
     run = checked_runner(usual.stages, runner) if mode.debug else runner
     return replace(usual, door=Door(graph, parameters, run, options.name, downcast), runner=runner, seconds={"capture": captured - started, **usual.seconds})
+
+
+def _assumed(graph: Graph, same: dict[Symbol, Size]) -> Graph | None:
+    """The graph for these sizes; None, and no assumptions, where some op is an error for them: the call will say so."""
+    try:
+        return assume(graph, same)
+    except GraphcError:
+        same.clear()
+        return None
 
 
 def _general(graph: Graph, backend: str, mode: Mode, options: Options) -> Any:

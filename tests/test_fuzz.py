@@ -283,3 +283,10 @@ def test_misaligned_operands_of_a_call_out() -> None:
     moved[...] = v
     f = gc.function([z], z @ z.T, mode=gc.Mode(backend="llvm"))
     assert f(v).tobytes() == f(moved).tobytes()
+
+
+@pytest.mark.parametrize("seed", [54282, 9000236])
+def test_sizes_that_cannot_be_assumed(seed: int) -> None:
+    """Equal sizes would make an index an error when compiling; the call has others."""
+    source = Seeded(seed)
+    check(build(source), source)
