@@ -19,8 +19,8 @@ from graphc.kernel import Index, Instr
 if TYPE_CHECKING:
     from graphc.backends.llvm.kernels import Emitter
 
-#: bytes of an array from which stores go past the cache
-PAST_CACHE = 8 << 20
+#: bytes of all operands from which stores go past the cache: a part of the last one, which others use too
+PAST_CACHE = 20 << 20
 
 __all__ = ["Access", "masked_store"]
 
@@ -259,18 +259,20 @@ class Access:
         f.label(done)
 
     def _goes_past_cache(self, v: Instr, base: Value, x: Value) -> Value | None:
-        """Whether the vectors of a store shall not be kept in the cache: where they are aligned and the array is large; None: never."""
+        """Whether the vectors of a store shall not be kept in the cache: where they are aligned and the kernel moves more than the cache holds; None: never."""
         e, f = self.e, self.e.f
         operand, nbytes = e.kernel.operands[v.operand], x.bits * x.lanes // 8
         assert v.index is not None
         if not e.streams or e.mask is not None or self._stride(v.index) != 1 or operand.alias >= 0 or nbytes < 16:
             return None
-        large = isinstance(operand.size, int) and operand.size * v.dtype.itemsize
-        if large is not False and large < PAST_CACHE:
+        moved: Size = 0
+        for o in e.kernel.operands:
+            moved = moved + o.size * o.dtype.itemsize
+        if isinstance(moved, int) and moved < PAST_CACHE:
             return None
         at = f.value(f.op(f"ptrtoint ptr {base.ref} to i64"), "i64") + e.index[e.vector] * v.dtype.itemsize
-        e.past_cache.append(operand.size * v.dtype.itemsize)
-        return (at & (nbytes - 1)).eq(0) & e.size(operand.size * v.dtype.itemsize).ge(PAST_CACHE)
+        e.past_cache = True
+        return (at & (nbytes - 1)).eq(0) & e.size(moved).ge(PAST_CACHE)
 
     def _vector_store(self, base: Value, x: Value, kind: str, stride: Size, n: int, align: int) -> None:
         e, f, w = self.e, self.e.f, self.e.lanes

@@ -154,7 +154,7 @@ class Emitter(Accumulators):
         self.scopes: list[_Scope] = [_Scope()]
         self.index: dict[int, Value] = {}
         self.mask: Value | None = None
-        self.past_cache: list[Size] = []  # bytes of the arrays that may be stored past the cache
+        self.past_cache = False  # may anything be stored past the cache?
         self.homes: dict[int, list[tuple[str, ...]]] = {}
         self.held: dict[int, list[Accumulator]] = {}
         self.carried: dict[int, list[Accumulator]] = {}

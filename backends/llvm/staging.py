@@ -41,10 +41,10 @@ __all__ = ["LONGEST", "Short", "Staging", "side_by_side"]
 LONGEST = 128
 #: buffers of one kernel at most: they share the first cache
 MOST_BUFFERS = 4
-
-
 #: how much the end of a row costs for each reduction with lanes along it; turning a vector of it costs 0.5
 ENDS = {"max": 2.0, "min": 2.0, "argmax": 8.0, "argmin": 8.0}
+#: flops of an op from which on it is code of some length
+FUNCTION = 8.0
 
 
 class Short(NamedTuple):
@@ -84,8 +84,8 @@ def side_by_side(kernel: Kernel, lanes: int, bits: int) -> Short | None:
 def _longest(k: Kernel, turned: int, lanes: int) -> int:
     """For rows of how many elements to turn so many arrays costs less than to join lanes (docs/llvm_backend.md has figures)."""
     ends = sum(ENDS.get(v.word, 1.0) for v in k.values if v.op == "reduce" and k.vector in v.over)
-    for v, ranges in zip(k.values, value_ranges(k), strict=True):  # what is one number for a row is computed one by one, else for many rows at once
-        if v.op == "apply" and ranges & set(k.grid) and k.vector not in ranges:
+    for v, ranges in zip(k.values, value_ranges(k), strict=True):  # a function of one number for a row: one by one, else of many rows at once
+        if v.op == "apply" and OPS[v.word].flops >= FUNCTION and ranges & set(k.grid) and k.vector not in ranges:
             ends += OPS[v.word].flops / 4
     if not isinstance(k.ranges[k.vector].extent, int):
         ends *= 2  # loops whose rounds are not known have ends of their own
