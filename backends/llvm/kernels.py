@@ -340,7 +340,10 @@ class Emitter(Accumulators):
                         inside()
             return
         middle = low + ((high - low) & -(u * w))
-        self._groups(r, low, middle, carried, inside)
+        if not isinstance(extent, int) or extent >= u * w:
+            self._groups(r, low, middle, carried, inside)
+        if isinstance(extent, int) and extent % (u * w) == 0:  # and chunks are multiples of that: nothing is left
+            return
         lanes = f.vector(range(w), "i64")
         with self.grouped(1), self.looped(middle, high, w, "tail", carried) as loop:
             mask = lanes.lt(high - loop.index)
