@@ -93,6 +93,7 @@ class Emitter(Accumulators):
         self.streams = bits > 0 and target.x86 and choices.streams(kernel)
         self.staging = None if short is None else Staging(self, short.row, short.longest)
         self.rows: tuple[int, list[tuple[_Scope, Value]]] | None = None
+        self.rest_apart = False
         self.blocked = choices.adds_to_arrays(kernel)
         self._layout()
 
@@ -135,6 +136,11 @@ class Emitter(Accumulators):
         self.begin(self.name)
         self.chunk_function()
         self.end()
+        if self.rest_apart:
+            self.begin(self.name + "_rest", ("i64", "to"))
+            self.f.linkage = "internal "
+            self.rest_function()
+            self.end()
         text, finish = self.module.text() + "!0 = !{}\n!1 = !{i32 1}\n", ""
         if self.grid_reductions:
             self.module = Module(self.target)
@@ -146,8 +152,8 @@ class Emitter(Accumulators):
             finish = self.module.text() + "!0 = !{}\n!1 = !{i32 1}\n"
         return Code(self.name, text, tuple(self.sizes), self.scratch, block, bool(self.grid_reductions), finish, self.kernel)
 
-    def begin(self, name: str) -> None:
-        self.f = Body(self.module, name, [("ptr noalias readonly", "context"), ("i64", "chunk")])
+    def begin(self, name: str, *more: tuple[str, str]) -> None:
+        self.f = Body(self.module, name, [("ptr noalias readonly", "context"), ("i64", "chunk"), *more])
         self.entry: list[str] = []  # lines at the top of the function
         self.loaded: dict[Size, Value] = {}
         self.operand: dict[int, Value] = {}
@@ -344,11 +350,24 @@ class Emitter(Accumulators):
             self._groups(r, low, middle, carried, inside)
         if isinstance(extent, int) and extent % (u * w) == 0:  # and chunks are multiples of that: nothing is left
             return
-        lanes = f.vector(range(w), "i64")
-        with self.grouped(1), self.looped(middle, high, w, "tail", carried) as loop:
+        if self.kernel.grid == (r,) and not self.grid_reductions and not self.temps and self.staging is None:
+            self.rest_apart = True  # constants that two loops want are in the registers of neither
+            f.line(f"call void @{self.name}_rest(ptr %context, i64 {middle.ref}, i64 {high.ref})")
+            return
+        self._rest(r, middle, high, carried, inside)
+
+    def _rest(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None]) -> None:
+        """Single vectors with a mask."""
+        lanes = self.f.vector(range(self.lanes), "i64")
+        with self.grouped(1), self.looped(low, high, self.lanes, "tail", carried) as loop:
             mask = lanes.lt(high - loop.index)
             with self.scope(), self.at(r, loop.index, mask):
                 inside()
+
+    def rest_function(self) -> None:
+        """The rest of a chunk as a function of its own: from ``%chunk`` to ``%to``."""
+        self.prepare(frozenset(), self.kernel.stages)
+        self._rest(self.outer, self.chunk, self.f.value("%to", "i64"), [], self.point)
 
     def _groups(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None]) -> None:
         with self.looped(low, high, self.unroll * self.lanes, "vec", carried) as loop, self.scope(), self.at(r, loop.index):

@@ -91,7 +91,7 @@ def _longest(k: Kernel, turned: int, lanes: int) -> int:
         ends *= 2  # loops whose rounds are not known have ends of their own
     if turned and ends <= 1.0:
         return 0
-    return min(LONGEST, int(2 * lanes * (ends - 0.5)) // turned if turned else LONGEST)
+    return min(LONGEST, int(2 * lanes * ends) // turned - 1 if turned else LONGEST)
 
 
 def _places(k: Kernel, r: int, row: int, lanes: int, bits: int) -> set[Place]:

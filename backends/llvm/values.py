@@ -96,6 +96,7 @@ class Body:
     def __init__(self, module: Module, name: str, parameters: Sequence[tuple[str, str]], result: str = "void") -> None:
         self.module, self.target, self.name = module, module.target, name
         self.parameters, self.result = list(parameters), result
+        self.linkage = ""
         self.lines: list[str] = []
         self.count = 0
         self.roots = 0  # square roots written so far (vectormath/roots.py)
@@ -132,7 +133,7 @@ class Body:
         target = self.target
         attributes = f'nounwind "target-cpu"="{target.cpu}" "prefer-vector-width"="{target.bits}" "min-legal-vector-width"="{target.bits}"'
         head = ", ".join(f"{t} %{n}" for t, n in self.parameters)
-        self.module.functions.append("\n".join([f"define {self.result} @{self.name}({head}) {attributes} {{", "entry:", *self.lines, "}"]))
+        self.module.functions.append("\n".join([f"define {self.linkage}{self.result} @{self.name}({head}) {attributes} {{", "entry:", *self.lines, "}"]))
 
     # -- values -------------------------------------------------------------------------------
 
