@@ -37,6 +37,11 @@ class Operation:
 OPERATIONS: list[Operation] = []
 
 
+def number(x: Var) -> Var:
+    """1 in the place of NaN: the sign of a NaN that is a result means nothing."""
+    return gc.where(gc.isnan(x), 1, x)
+
+
 def operation(weight: int, exact: bool = False) -> Callable[[Build], Build]:
     def enter(build: Build) -> Build:
         OPERATIONS.append(Operation(build.__name__, weight, build, exact))
@@ -123,7 +128,7 @@ def binary_function(b: Builder) -> Any:
     c = b.partner(a, "f") if a is not None else None
     if a is None or c is None:
         return None
-    fn = b.pick([gc.hypot, gc.arctan2, gc.logaddexp, lambda x, y: gc.power(gc.abs(x) + 0.5, y), lambda x, y: gc.xlogy(x, gc.abs(y) + 0.5), gc.copysign])
+    fn = b.pick([gc.hypot, gc.arctan2, gc.logaddexp, lambda x, y: gc.power(gc.abs(x) + 0.5, y), lambda x, y: gc.xlogy(x, gc.abs(y) + 0.5), lambda x, y: gc.copysign(x, number(y))])
     return fn(a.var, c.var)
 
 
@@ -169,7 +174,7 @@ def compare(b: Builder) -> Any:
 @operation(2, exact=True)
 def classify(b: Builder) -> Any:
     a = b.value("f")
-    return None if a is None else b.pick([gc.isnan, gc.isfinite, gc.isinf, gc.signbit])(a.var)
+    return None if a is None else b.pick([gc.isnan, gc.isfinite, gc.isinf, lambda x: gc.signbit(number(x))])(a.var)
 
 
 @operation(3, exact=True)
