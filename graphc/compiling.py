@@ -19,7 +19,7 @@ import gc as garbage
 import importlib.util
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,13 +30,13 @@ from graphc.binding import Door, Parameter
 from graphc.capture import capture
 from graphc.checking import checked_runner
 from graphc.dims import Size, Symbol
-from graphc.errors import GraphcError, GraphcTypeError, GraphcValueError
+from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Graph, Shared, Var
 from graphc.kernel import Program
 from graphc.ops.core import is_door
 from graphc.passes import pipeline
 from graphc.passes.arena import arena
-from graphc.passes.assume import assume, assumptions, equalities
+from graphc.passes.assume import assume_where_sound, assumptions, equalities
 from graphc.passes.context import Context
 from graphc.passes.lower import lower
 from graphc.passes.memory import memory
@@ -135,12 +135,12 @@ def _road(parameters: Sequence[Parameter], outputs: Sequence[Var], updates: Sequ
 
     # sizes that meet are taken to be equal; calls in which they are not run a second program
     backend = backend_name(mode)
-    same: dict[Symbol, Size] = {}
-    known = graph
+    known, specific = graph, graph
+    same: Mapping[Symbol, Size] = {}
     if backend in ("llvm", "interpreter") and mode.passes is None and not mode.debug:
-        known = _assumed(graph, equalities(graph)) or graph
-        same = assumptions(known)
-    usual = _built(_assumed(known, same) or known, backend, mode, options)
+        known, _ = assume_where_sound(graph, equalities(graph))
+        specific, same = assume_where_sound(known, assumptions(known))
+    usual = _built(specific, backend, mode, options)
     runner: Any = usual.runner
     if known is not graph or same:
         usual.stages[0].name = "assume"
@@ -149,15 +149,6 @@ def _road(parameters: Sequence[Parameter], outputs: Sequence[Var], updates: Sequ
         runner = Variants(same, runner, functools.partial(_general, known, backend, mode, options))
     run = checked_runner(usual.stages, runner) if mode.debug else runner
     return replace(usual, door=Door(graph, parameters, run, options.name, downcast), runner=runner, seconds={"capture": captured - started, **usual.seconds})
-
-
-def _assumed(graph: Graph, same: dict[Symbol, Size]) -> Graph | None:
-    """The graph for these sizes; None, and no assumptions, where some op is an error for them: the call will say so."""
-    try:
-        return assume(graph, same)
-    except GraphcError:
-        same.clear()
-        return None
 
 
 def _general(graph: Graph, backend: str, mode: Mode, options: Options) -> Any:

@@ -12,9 +12,10 @@ from collections.abc import Collection, Mapping
 
 from graphc import dims
 from graphc.dims import Dim, Size, Symbol
+from graphc.errors import GraphcError
 from graphc.ir import Graph, Shared, Type, Var, rebuild
 
-__all__ = ["assume", "assumptions", "equalities"]
+__all__ = ["assume", "assume_where_sound", "assumptions", "equalities"]
 
 
 def equalities(graph: Graph) -> dict[Symbol, Size]:
@@ -73,6 +74,14 @@ def _found(graph: Graph, kind: str, fixed: Collection[Symbol]) -> dict[Symbol, S
                 same[symbol] = other
                 break
     return {s: find(size) for s, size in same.items()}
+
+
+def assume_where_sound(graph: Graph, same: Mapping[Symbol, Size]) -> tuple[Graph, Mapping[Symbol, Size]]:
+    """The graph for these sizes, and them; the graph itself and none where some op is an error for them: the call will say so."""
+    try:
+        return assume(graph, same), same
+    except GraphcError:
+        return graph, {}
 
 
 def assume(graph: Graph, same: Mapping[Symbol, Size]) -> Graph:

@@ -44,11 +44,9 @@ def tiled(monkeypatch: Any) -> list[Kernel]:
     found: list[Kernel] = []
     emit = tiles.emit
 
-    def seen(e: kernels.Emitter) -> kernels.Code | None:
-        code = emit(e)
-        if code is not None:
-            found.append(e.kernel)
-        return code
+    def seen(e: kernels.Emitter, crossing: tiles.Crossing) -> kernels.Code:
+        found.append(e.kernel)
+        return emit(e, crossing)
 
     monkeypatch.setattr(kernels.tiles, "emit", seen)
     return found

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc.backends.llvm.elements import loaded, memory_kind, stored
+from graphc.backends.llvm.memory import load, store
 from graphc.backends.llvm.values import BITS, Value, shuffle
 from graphc.dims import Size
 from graphc.kernel import Index, Instr
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 #: bytes of all operands from which stores go past the cache: a part of the last one, which others use too
 PAST_CACHE = 20 << 20
 
-__all__ = ["Access", "masked_store"]
+__all__ = ["Access"]
 
 
 class Access:
@@ -35,9 +36,12 @@ class Access:
 
     def prepare(self, operand: int, index: Index, ranges: frozenset[int]) -> None:
         """Write the parts of an address that depend on these ranges alone."""
-        staged = self.e.staging is not None and (operand, index) in self.e.staging.names
-        if not index.gathers and not staged and not self.private(operand):
+        if not index.gathers and not self.staged(operand, index) and not self.private(operand):
             self.scalar_pointer(operand, index, ranges)
+
+    def staged(self, operand: int, index: Index) -> bool:
+        """Does it go through a buffer on the stack?"""
+        return self.e.staging is not None and (operand, index) in self.e.staging.names
 
     def private(self, operand: int) -> bool:
         """Is it a temp of which each lane has its own?"""
@@ -98,20 +102,18 @@ class Access:
         e, f = self.e, self.e.f
         assert v.index is not None
         kind = memory_kind(v.dtype)
-        if e.staging is not None and e.staging.has(v):
+        if e.staging is not None and self.staged(v.operand, v.index):
             return e.staging.load(v)
         if v.index.gathers:
             return self._gathered(v, kind)
         if self.private(v.operand):
             shape = Value(f, "", kind, e.lanes)
-            pointers = [self.private_pointer(v, n) for n in range(e.group)]
-            return [loaded(Value(f, f.op(f"load {shape.type}, ptr {p}, align 4"), kind, e.lanes), v.dtype) for p in pointers]
+            return [loaded(load(self.private_pointer(v, n), shape), v.dtype) for n in range(e.group)]
         base = self.scalar_pointer(v.operand, v.index, frozenset(e.index))
         if v.args:
             return self._where(v, base, kind, wide)
         if not wide:
-            t = Value(f, "", kind).type
-            return [loaded(Value(f, f.op(f"load {t}, ptr {base.ref}, align {BITS[kind] // 8}"), kind), v.dtype)]
+            return [loaded(load(base.ref, Value(f, "", kind)), v.dtype)]
         stride = self._stride(v.index)
         return [loaded(self._vector_load(base, kind, stride, n), v.dtype) for n in range(e.group)]
 
@@ -132,26 +134,22 @@ class Access:
             # the place of a mask without any lane may be in no page: processors mask that at the cost of an exception
             f.module.globals["zeros"] = "@zeros = private unnamed_addr constant [512 x i8] zeroinitializer, align 64"
             shape = Value(f, "", kind, w if wide else 0)
-            place, align = base.ref, BITS[kind] // 8
+            place = base.ref
             if wide:
                 place = f.op(f"getelementptr {Value(f, '', kind).type}, ptr {base.ref}, i64 {(e.index[e.vector] + n * w).ref}")
             some = f.any(condition) if condition.lanes else condition
             place = f.op(f"select i1 {some.ref}, ptr {place}, ptr @zeros")
             if not wide or (before is None and not condition.lanes):
-                found.append(loaded(Value(f, f.op(f"load {shape.type}, ptr {place}, align {align}"), kind, shape.lanes), v.dtype))
+                found.append(loaded(load(place, shape), v.dtype))
                 continue
             mask = f.splat(condition, w) if before is None else before & f.splat(condition, w)
-            name = f"llvm.masked.load.v{w}{kind}.p0"
-            f.module.declare(name, f"{shape.type} (ptr, <{w} x i1>, {shape.type})")
-            text = f"call {shape.type} @{name}(ptr align {align} {place}, {mask.type} {mask.ref}, {shape.type} zeroinitializer)"
-            found.append(loaded(Value(f, f.op(text), kind, w), v.dtype))
+            found.append(loaded(load(place, shape, mask), v.dtype))
         return found
 
     def _vector_load(self, base: Value, kind: str, stride: Size, n: int) -> Value:
         e, f, w = self.e, self.e.f, self.e.lanes
         shape = Value(f, "", kind, w)
         element = Value(f, "", kind).type
-        align = BITS[kind] // 8
         if stride in (1, -1):
             at = e.index[e.vector]
             if n:
@@ -160,15 +158,9 @@ class Access:
                 at = 0 - at - (w - 1)
             p = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {at.ref}")
             mask = e.mask
-            if mask is not None:
-                if stride == -1:
-                    mask = shuffle(mask, mask, range(w - 1, -1, -1))
-                name = f"llvm.masked.load.v{w}{kind}.p0"
-                f.module.declare(name, f"{shape.type} (ptr, <{w} x i1>, {shape.type})")
-                ref = f.op(f"call {shape.type} @{name}(ptr align {align} {p}, {mask.type} {mask.ref}, {shape.type} zeroinitializer)")
-            else:
-                ref = f.op(f"load {shape.type}, ptr {p}, align {align}")
-            x = Value(f, ref, kind, w)
+            if mask is not None and stride == -1:
+                mask = shuffle(mask, mask, range(w - 1, -1, -1))
+            x = load(p, shape, mask)
             return shuffle(x, x, range(w - 1, -1, -1)) if stride == -1 else x
         offsets = self._offsets(stride, n)
         return self._gather(base, offsets, kind)
@@ -214,9 +206,9 @@ class Access:
             if total.lanes:
                 found.append(loaded(self._gather(base, total, kind), v.dtype))
             else:
-                element = Value(f, "", kind).type
-                p = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {total.ref}")
-                found.append(loaded(Value(f, f.op(f"load {element}, ptr {p}, align {BITS[kind] // 8}"), kind), v.dtype))
+                one = Value(f, "", kind)
+                p = f.op(f"getelementptr {one.type}, ptr {base.ref}, i64 {total.ref}")
+                found.append(loaded(load(p, one), v.dtype))
         return found
 
     # -- stores -------------------------------------------------------------------------------
@@ -225,36 +217,32 @@ class Access:
         e, f = self.e, self.e.f
         assert v.index is not None
         kind = memory_kind(v.dtype)
-        if e.staging is not None and e.staging.has(v):
+        if e.staging is not None and self.staged(v.operand, v.index):
             e.staging.store(v, values)
             return
         if self.private(v.operand):
             for n in range(e.group):
                 x = f.splat(stored(values[n] if len(values) > 1 else values[0], v.dtype), e.lanes)
-                f.line(f"store {x.type} {x.ref}, ptr {self.private_pointer(v, n)}, align 4")
+                store(self.private_pointer(v, n), x)
             return
         base = self.scalar_pointer(v.operand, v.index, frozenset(e.index))
         stride = self._stride(v.index)
-        align = BITS[kind] // 8
         if stride == 0:
             x = stored(values[0], v.dtype)
-            if x.lanes:
-                x = x.lane(0)
-            f.line(f"store {x.type} {x.ref}, ptr {base.ref}, align {align}")
+            store(base.ref, x.lane(0) if x.lanes else x)
             return
         xs = [f.splat(stored(values[n] if len(values) > 1 else values[0], v.dtype), e.lanes) for n in range(e.group)]
         past = self._goes_past_cache(v, base, xs[0])
         if past is None:
             for n, x in enumerate(xs):
-                self._vector_store(base, x, kind, stride, n, align)
+                self._vector_store(base, x, kind, stride, n)
             return
         around, through, done = f.labels("store", "around", "through", "done")
         f.line(f"br i1 {past.ref}, label %{around}, label %{through}")
-        for label, how in ((around, f"align {xs[0].bits * xs[0].lanes // 8}, !nontemporal !1"), (through, f"align {align}")):
+        for label, how in ((around, f"align {xs[0].bits * xs[0].lanes // 8}, !nontemporal !1"), (through, "")):
             f.label(label)
             for n, x in enumerate(xs):
-                p = f.op(f"getelementptr {Value(f, '', kind).type}, ptr {base.ref}, i64 {(e.index[e.vector] + n * e.lanes).ref}")
-                f.line(f"store {x.type} {x.ref}, ptr {p}, {how}")
+                self._vector_store(base, x, kind, stride, n, how)
             f.line(f"br label %{done}")
         f.label(done)
 
@@ -263,7 +251,7 @@ class Access:
         e, f = self.e, self.e.f
         operand, nbytes = e.kernel.operands[v.operand], x.bits * x.lanes // 8
         assert v.index is not None
-        if not e.streams or e.mask is not None or self._stride(v.index) != 1 or operand.alias >= 0 or nbytes < 16:
+        if not e.streams or not e.target.x86 or e.mask is not None or self._stride(v.index) != 1 or operand.alias >= 0 or nbytes < 16:
             return None
         moved: Size = 0
         for o in e.kernel.operands:
@@ -274,7 +262,7 @@ class Access:
         e.past_cache = True
         return (at & (nbytes - 1)).eq(0) & e.size(moved).ge(PAST_CACHE)
 
-    def _vector_store(self, base: Value, x: Value, kind: str, stride: Size, n: int, align: int) -> None:
+    def _vector_store(self, base: Value, x: Value, kind: str, stride: Size, n: int, how: str = "") -> None:
         e, f, w = self.e, self.e.f, self.e.lanes
         element = Value(f, "", kind).type
         if stride == 1:
@@ -282,37 +270,11 @@ class Access:
             if n:
                 at = at + n * w
             p = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {at.ref}")
-            if e.mask is None:
-                f.line(f"store {x.type} {x.ref}, ptr {p}, align {align}")
-                return
-            masked_store(p, x, e.mask)
+            store(p, x, e.mask, how)
             return
         offsets = self._offsets(stride, n)
         p = f.op(f"getelementptr {element}, ptr {base.ref}, {offsets.type} {offsets.ref}")
         mask = e.mask.ref if e.mask is not None else "splat (i1 true)"
         name = f"llvm.masked.scatter.v{w}{kind}.v{w}p0"
         f.module.declare(name, f"void ({x.type}, <{w} x ptr>, <{w} x i1>)")
-        f.line(f"call void @{name}({x.type} {x.ref}, <{w} x ptr> align {align} {p}, <{w} x i1> {mask})")
-
-
-def masked_store(p: str, x: Value, mask: Value) -> None:
-    """Store the elements of a vector where the mask is true."""
-    f, align = x.f, x.bits // 8
-    lane = _only_lane(mask)
-    if lane < 0:
-        name = f"llvm.masked.store.v{x.lanes}{x.kind}.p0"
-        f.module.declare(name, f"void ({x.type}, ptr, {mask.type})")
-        f.line(f"call void @{name}({x.type} {x.ref}, ptr align {align} {p}, {mask.type} {mask.ref})")
-        return
-    one = x.lane(lane)
-    f.line(f"store {one.type} {one.ref}, ptr {f.op(f'getelementptr {one.type}, ptr {p}, i64 {lane}')}, align {align}")
-
-
-def _only_lane(mask: Value) -> int:
-    """The lane of a constant mask that has one; -1 for other masks.
-
-    LLVM 22 stores as many bytes as the number had before it was cut, where a vector of cut integers is stored under such a mask
-    (AVX-512): 4 bytes for a bfloat16.
-    """
-    lanes = mask.ref.strip("<>").split(", ") if mask.ref.startswith("<") else []
-    return lanes.index("i1 true") if lanes.count("i1 true") == 1 else -1
+        f.line(f"call void @{name}({x.type} {x.ref}, <{w} x ptr> align {BITS[kind] // 8} {p}, <{w} x i1> {mask})")

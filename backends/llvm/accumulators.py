@@ -10,32 +10,27 @@ import numpy as np
 
 from graphc.backends.llvm import reducing
 from graphc.backends.llvm.elements import convert
+from graphc.backends.llvm.formulas import ContextSizes
 from graphc.backends.llvm.reducing import Accumulator
-from graphc.backends.llvm.values import Body, Loop, Value, select
-from graphc.dims import Size
+from graphc.backends.llvm.values import Loop, Value, select
 from graphc.dtypes import is_half
 from graphc.kernel import Instr, Kernel
 
 __all__ = ["Accumulators"]
 
 
-class Accumulators:
+class Accumulators(ContextSizes):
     """A part of the Emitter (kernels.py): what it knows of reductions."""
 
     kernel: Kernel
-    f: Body
     depends: list[frozenset[int]]
     lanes: int
     unroll: int
     group: int
     vector: int
-    entry: list[str]
     homes: dict[int, list[tuple[str, ...]]]
     held: dict[int, list[Accumulator]]
     carried: dict[int, list[Accumulator]]
-
-    def size(self, size: Size) -> Value:
-        raise NotImplementedError
 
     def operand_dtype(self, i: int) -> np.dtype[Any]:
         return self.kernel.values[self.kernel.values[i].args[0]].dtype

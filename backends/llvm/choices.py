@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.dtypes import is_half
-from graphc.kernel import Kernel, value_ranges
+from graphc.kernel import Kernel
 from graphc.ops import OPS
 
 __all__ = ["STREAMING", "adds_to_arrays", "lanes", "streams", "unroll", "work"]
@@ -11,22 +13,23 @@ __all__ = ["STREAMING", "adds_to_arrays", "lanes", "streams", "unroll", "work"]
 #: operations for one element, loads among them, up to which a kernel waits for memory
 STREAMING = 8.0
 
+Ranges = Sequence[frozenset[int]]  # what value_ranges gives: those that each value depends on
+
 
 def work(kernel: Kernel) -> float:
     """Operations for one element, loads among them."""
     return sum(OPS[v.word].flops if v.op == "apply" else 1.0 for v in kernel.values if v.op in ("apply", "load", "cast"))
 
 
-def streams(kernel: Kernel) -> bool:
+def streams(kernel: Kernel, depends: Ranges) -> bool:
     """Does it wait for memory?  Not where points of the grid add to an array, which stays in the cache."""
-    depends = value_ranges(kernel)
     kept = any(v.op == "reduce" and depends[i] and set(v.over) & set(kernel.grid) for i, v in enumerate(kernel.values))
     return not kept and work(kernel) <= STREAMING and not any(v.word == "sqrt" for v in kernel.values)  # roots.py works on whole registers
 
 
-def adds_to_arrays(kernel: Kernel) -> bool:
+def adds_to_arrays(kernel: Kernel, depends: Ranges) -> bool:
     """Do points of the grid add to arrays, and nothing else that would have to wait for one of them?"""
-    k, depends = kernel, value_ranges(kernel)
+    k = kernel
     kept = [i for i, v in enumerate(k.values)
             if v.op == "reduce" and set(k.grid) & set(v.over) and depends[i] and v.word not in ("argmax", "argmin")]
     return bool(kept) and len(kept) == sum(v.op == "reduce" for v in k.values) and not any(o.mode == "temp" for o in k.operands) \

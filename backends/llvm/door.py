@@ -227,7 +227,7 @@ class Results:
 
     @functools.cached_property
     def pools(self) -> list[Any]:
-        """None where there is no native code for them."""
+        """One for each result; no pools at all where there is no native code for them."""
         found = machine()
         return [] if found is None else [found.new_pool() for _ in self.dtypes]
 

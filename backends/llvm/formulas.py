@@ -11,7 +11,36 @@ from collections.abc import Mapping
 from graphc.backends.llvm.values import Body, Value, select
 from graphc.dims import Call, Size, Symbol
 
-__all__ = ["size_value"]
+__all__ = ["SMALL", "ContextSizes", "size_value"]
+
+#: sizes up to this one stand in the code as numbers
+SMALL = 64
+
+
+class ContextSizes:
+    """A part of what writes a function whose ``%context`` holds sizes, from slot ``first_size`` on.
+
+    ``sizes``: which formula is where; ``loaded``: those that the function being written has loaded; ``entry``: lines at its top.
+    """
+
+    f: Body
+    sizes: dict[Size, int]
+    loaded: dict[Size, Value]
+    entry: list[str]
+    first_size: int
+
+    def size(self, size: Size) -> Value:
+        """A size as an i64: a number, or what the context says."""
+        if isinstance(size, int) and -SMALL <= size <= SMALL:
+            return self.f.const(size, "i64")
+        known = self.loaded.get(size)
+        if known is None:
+            slot = self.sizes.setdefault(size, len(self.sizes))
+            ref = f"%size{slot}"
+            self.entry += [f"  {ref}.p = getelementptr i64, ptr %context, i64 {self.first_size + slot}",
+                           f"  {ref} = load i64, ptr {ref}.p, !invariant.load !0"]
+            known = self.loaded[size] = Value(self.f, ref, "i64")
+        return known
 
 
 def size_value(f: Body, size: Size, symbols: Mapping[Symbol, Value]) -> Value:

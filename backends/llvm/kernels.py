@@ -26,6 +26,7 @@ from graphc.backends.llvm import choices, reducing, tiles
 from graphc.backends.llvm.access import Access
 from graphc.backends.llvm.accumulators import Accumulators
 from graphc.backends.llvm.elements import apply, convert, kind_of
+from graphc.backends.llvm.memory import fence
 from graphc.backends.llvm.partials import MOST_CHUNKS, Partials, aligned
 from graphc.backends.llvm.reducing import Accumulator
 from graphc.backends.llvm.staging import Short, Staging, side_by_side
@@ -34,10 +35,8 @@ from graphc.backends.llvm.values import Body, Module, Value, select
 from graphc.dims import Size
 from graphc.kernel import Instr, Kernel, Stage, value_ranges
 
-__all__ = ["SMALL", "Code", "emit_kernel"]
+__all__ = ["Code", "emit_kernel"]
 
-#: sizes up to this one stand in the code as numbers
-SMALL = 64
 #: iterations of the innermost loop that are written out, where their number is known
 WRITTEN_OUT = 4
 #: points of the grid that are taken together where each adds to the same array
@@ -78,23 +77,24 @@ class _Scope:
 class Emitter(Accumulators):
     """Writes one kernel."""
 
-    def __init__(self, kernel: Kernel, target: Target, name: str, short: Short | None = None, bits: int = 0) -> None:
-        self.kernel, self.target, self.name, self.bits = kernel, target, name, bits or target.bits
+    def __init__(self, kernel: Kernel, target: Target, name: str, short: Short | None = None, streams: bool = False) -> None:
+        self.kernel, self.target, self.name, self.streams = kernel, target, name, streams
+        self.bits = target.streaming_bits if streams else target.bits
         self.module = Module(target)
         self.depends = value_ranges(kernel)
         self.lanes = choices.lanes(kernel, self.bits)
         self.vector = kernel.vector
         self.sizes: dict[Size, int] = {}
+        self.first_size = len(kernel.operands) + 2
         self.outer = kernel.grid[0] if kernel.grid else -1
         self.access = Access(self)
         self.grid_set = frozenset(kernel.grid)
         self.grid_reductions = [i for i, v in enumerate(kernel.values) if v.op == "reduce" and self.grid_set & set(v.over)]
         self.unroll = self._unroll() if short is None else min(self._unroll(), 2)
-        self.streams = bits > 0 and target.x86 and choices.streams(kernel)
         self.staging = None if short is None else Staging(self, short.row, short.longest)
         self.rows: tuple[int, list[tuple[_Scope, Value]]] | None = None
         self.rest_apart = False
-        self.blocked = choices.adds_to_arrays(kernel)
+        self.blocked = choices.adds_to_arrays(kernel, self.depends)
         self._layout()
 
     # -- sizes and scratch --------------------------------------------------------------------
@@ -115,20 +115,6 @@ class Emitter(Accumulators):
                 at = at + nbytes * MOST_CHUNKS
         self.scratch = at
 
-    def size(self, size: Size) -> Value:
-        """A size as an i64: a number, or what the context says."""
-        f = self.f
-        if isinstance(size, int) and -SMALL <= size <= SMALL:
-            return f.const(size, "i64")
-        known = self.loaded.get(size)
-        if known is None:
-            slot = self.sizes.setdefault(size, len(self.sizes))
-            at = len(self.kernel.operands) + 2 + slot
-            ref = f"%size{slot}"
-            self.entry += [f"  {ref}.p = getelementptr i64, ptr %context, i64 {at}", f"  {ref} = load i64, ptr {ref}.p, !invariant.load !0"]
-            known = self.loaded[size] = Value(f, ref, "i64")
-        return known
-
     # -- functions ----------------------------------------------------------------------------
 
     def emit(self) -> Code:
@@ -141,7 +127,7 @@ class Emitter(Accumulators):
             self.f.linkage = "internal "
             self.rest_function()
             self.end()
-        text, finish = self.module.text() + "!0 = !{}\n!1 = !{i32 1}\n", ""
+        text, finish = self.module.text(), ""
         if self.grid_reductions:
             self.module = Module(self.target)
             if self.staging is not None:  # after the grid lanes are along the row again
@@ -149,7 +135,7 @@ class Emitter(Accumulators):
             self.begin(self.name + "_finish")
             self.finish_function()
             self.end()
-            finish = self.module.text() + "!0 = !{}\n!1 = !{i32 1}\n"
+            finish = self.module.text()
         return Code(self.name, text, tuple(self.sizes), self.scratch, block, bool(self.grid_reductions), finish, self.kernel)
 
     def begin(self, name: str, *more: tuple[str, str]) -> None:
@@ -171,8 +157,7 @@ class Emitter(Accumulators):
 
     def end(self) -> None:
         if self.past_cache:  # their order among other stores is loose until then
-            self.f.module.declare("llvm.x86.sse.sfence", "void ()")
-            self.f.line("call void @llvm.x86.sse.sfence()")
+            fence(self.f)
         self.f.lines[0:0] = self.entry
         self.f.finish()
 
@@ -589,12 +574,13 @@ class Emitter(Accumulators):
 
 def emit_kernel(kernel: Kernel, target: Target, name: str) -> Code:
     """The code of a kernel, as functions ``name`` and ``name_finish``."""
-    bits = target.streaming_bits if choices.streams(kernel) else target.bits
-    short = side_by_side(kernel, choices.lanes(kernel, target.bits), target.bits)
+    depends = value_ranges(kernel)
+    short = side_by_side(kernel, depends, choices.lanes(kernel, target.bits), target.bits)
+    streams = choices.streams(kernel, depends)
     if short is not None:
         code = Emitter(short.kernel, target, name, short).emit()
-        if short.when == 1:
-            return code
-        return replace(Emitter(kernel, target, name, bits=bits).emit(), short=(code, short.when))
-    guarded = any(v.op == "load" and v.args for v in kernel.values)  # tiles read whole vectors
-    return (None if guarded else tiles.emit(Emitter(kernel, target, name))) or Emitter(kernel, target, name, bits=bits).emit()
+        return code if short.when == 1 else replace(Emitter(kernel, target, name, streams=streams).emit(), short=(code, short.when))
+    crossing = tiles.suits(kernel)
+    if crossing is not None:
+        return tiles.emit(Emitter(kernel, target, name), crossing)
+    return Emitter(kernel, target, name, streams=streams).emit()

@@ -22,6 +22,8 @@ import numpy as np
 
 from graphc import dims
 from graphc.backends.llvm.elements import apply, convert, kind_of, loaded, memory_kind, stored
+from graphc.backends.llvm.formulas import ContextSizes
+from graphc.backends.llvm.memory import load, store
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import BITS, Body, Module, Value, select
 from graphc.dims import Size
@@ -29,8 +31,6 @@ from graphc.kernel import Ordered, Program, View
 
 __all__ = ["Code", "ordered_module"]
 
-#: sizes up to this one stand in the code as numbers
-SMALL = 64
 #: an axis known to be shorter is not worth vectors
 SHORT = 4
 INT = np.dtype(np.int64)
@@ -63,7 +63,7 @@ def ordered_module(step: Ordered, program: Program, target: Target, name: str) -
     return _Writer(step, program, target, name).write()
 
 
-class _Writer:
+class _Writer(ContextSizes):
     def __init__(self, step: Ordered, program: Program, target: Target, name: str) -> None:
         self.step, self.target = step, target
         self.views: tuple[View, ...] = (*step.operands, step.out)
@@ -71,6 +71,7 @@ class _Writer:
         self.module = Module(target)
         self.f = Body(self.module, name, [("ptr noalias readonly", "context"), ("i64", "chunk")])
         self.sizes: dict[Size, int] = {}
+        self.first_size = len(self.views) + 1
         self.loaded: dict[Size, Value] = {}
         self.entry: list[str] = []
         self.scatters = step.word in ("set", "add")
@@ -87,20 +88,6 @@ class _Writer:
         free = strides[:1] if self.scatters else strides
         return out == 1 and all(s in (0, 1) for s in free) and (not self.scatters or strides[1] == 0) and not (
             isinstance(axis.extent, int) and axis.extent < SHORT)
-
-    # -- sizes --------------------------------------------------------------------------------
-
-    def size(self, size: Size) -> Value:
-        f = self.f
-        if isinstance(size, int) and -SMALL <= size <= SMALL:
-            return f.const(size, "i64")
-        known = self.loaded.get(size)
-        if known is None:
-            slot = self.sizes.setdefault(size, len(self.sizes))
-            ref = f"%size{slot}"
-            self.entry += [f"  {ref}.p = getelementptr i64, ptr %context, i64 {len(self.views) + 1 + slot}", f"  {ref} = load i64, ptr {ref}.p"]
-            known = self.loaded[size] = Value(f, ref, "i64")
-        return known
 
     # -- the nest -----------------------------------------------------------------------------
 
@@ -212,14 +199,13 @@ class _Writer:
         f, kind = self.f, memory_kind(self.dtypes[n])
         same = lanes and self.vector is not None and self.vector.strides[n] == 0
         shape = Value(f, "", kind, 0 if same else lanes)
-        x = Value(f, f.op(f"load {shape.type}, ptr {self.place(n, offset)}, align {BITS[kind] // 8}"), kind, shape.lanes)
-        return f.splat(x, lanes)
+        return f.splat(load(self.place(n, offset), shape), lanes)
 
     def put(self, offset: Value, x: Value) -> None:
         self.put_raw(offset, stored(x, self.dtypes[-1]))
 
     def put_raw(self, offset: Value, x: Value) -> None:
-        self.f.line(f"store {x.type} {x.ref}, ptr {self.place(len(self.views) - 1, offset)}, align {BITS[x.kind] // 8}")
+        store(self.place(len(self.views) - 1, offset), x)
 
     def place(self, n: int, offset: Value) -> str:
         element = Value(self.f, "", memory_kind(self.dtypes[n])).type

@@ -15,6 +15,7 @@ import numpy as np
 from graphc import dims
 from graphc.backends.llvm import reducing
 from graphc.backends.llvm.elements import memory_kind
+from graphc.backends.llvm.memory import load, store
 from graphc.backends.llvm.reducing import Accumulator
 from graphc.backends.llvm.values import Value, select
 from graphc.dims import Size
@@ -73,16 +74,10 @@ class Partials:
         self.base[i] = base
 
     def _store(self, base: str, at: Value, elements: Value, part: int, x: Value) -> None:
-        f = self.e.f
         kind = memory_kind(np.dtype(bool)) if x.kind == "i1" else x.kind
         y = x.to("i8", signed=False) if x.kind == "i1" else x
         p = self._pointer(base, at, elements, part, kind)
-        if y.lanes and self.e.mask is not None:
-            name = f"llvm.masked.store.v{y.lanes}{y.kind}.p0"
-            f.module.declare(name, f"void ({y.type}, ptr, <{y.lanes} x i1>)")
-            f.line(f"call void @{name}({y.type} {y.ref}, ptr align 1 {p}, {self.e.mask.type} {self.e.mask.ref})")
-        else:
-            f.line(f"store {y.type} {y.ref}, ptr {p}, align 1")
+        store(p, y, self.e.mask if y.lanes else None)
 
     def _pointer(self, base: str, at: Value, elements: Value, part: int, kind: str) -> str:
         f = self.e.f
@@ -95,14 +90,7 @@ class Partials:
         f = self.e.f
         memory = "i8" if kind == "i1" else kind
         p = self._pointer(base, at, elements, part, memory)
-        shape = Value(f, "", memory, lanes)
-        if lanes and self.e.mask is not None:
-            name = f"llvm.masked.load.v{lanes}{memory}.p0"
-            f.module.declare(name, f"{shape.type} (ptr, <{lanes} x i1>, {shape.type})")
-            ref = f.op(f"call {shape.type} @{name}(ptr align 1 {p}, {self.e.mask.type} {self.e.mask.ref}, {shape.type} zeroinitializer)")
-        else:
-            ref = f.op(f"load {shape.type}, ptr {p}, align 1")
-        x = Value(f, ref, memory, lanes)
+        x = load(p, Value(f, "", memory, lanes), self.e.mask if lanes else None)
         return x.ne(0) if kind == "i1" else x
 
     def kept_index(self, kept: Sequence[int]) -> tuple[Value, Value]:

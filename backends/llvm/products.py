@@ -18,8 +18,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from graphc.backends.llvm import memory
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value, fma, select, shuffle, suffix
+from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value, fma, select, shuffle
 
 __all__ = ["Product", "product_module", "row_grain", "scratch_elements"]
 
@@ -228,24 +229,10 @@ class _Writer:
 
     def load(self, pointer: str, lanes: int = 0, mask: Value | None = None, kind: str = "") -> Value:
         """Elements as they are stored; 0 where the mask is false."""
-        f, kind = self.f, kind or self.storage
-        like = Value(f, "", kind, lanes)
-        align = BITS[kind] // 8
-        if mask is None:
-            return Value(f, f.op(f"load {like.type}, ptr {pointer}, align {align}"), kind, lanes)
-        name = f"llvm.masked.load.{suffix(kind, lanes)}.p0"
-        f.module.declare(name, f"{like.type} (ptr, {mask.type}, {like.type})")
-        text = f"call {like.type} @{name}(ptr align {align} {pointer}, {mask.type} {mask.ref}, {like.type} zeroinitializer)"
-        return Value(f, f.op(text), kind, lanes)
+        return memory.load(pointer, Value(self.f, "", kind or self.storage, lanes), mask)
 
     def store(self, x: Value, pointer: str, mask: Value | None = None) -> None:
-        f, align = self.f, x.bits // 8
-        if mask is None:
-            f.line(f"store {x.type} {x.ref}, ptr {pointer}, align {align}")
-            return
-        name = f"llvm.masked.store.{suffix(x.kind, x.lanes)}.p0"
-        f.module.declare(name, f"void ({x.type}, ptr, {mask.type})")
-        f.line(f"call void @{name}({x.type} {x.ref}, ptr align {align} {pointer}, {mask.type} {mask.ref})")
+        memory.store(pointer, x, mask)
 
     def below(self, count: Value, lanes: int) -> Value:
         """The mask of the lanes whose number is less than ``count`` (which is small or negative)."""

@@ -66,8 +66,7 @@ class Native:
         self.name = f"d_{digest}"
         self.slot = writer.formulas
         self.texts = {**writer.kernels, self.name: text.replace("@NAME", "@" + self.name)}
-        forms = ((form, kernel) for kernel, code in writer.codes.items() for form in (code, *(code.short or ())[:1]))
-        self.kernels = {form.name: kernel for form, kernel in forms}
+        self.kernels = {form.name: form.kernel for code in writer.codes.values() for form in (code, *(code.short or ())[:1])}
         self.pool = pool()
         before = engine().statistics
         threaded = any("@gc_parallel(" in text for text in self.texts.values())

@@ -19,15 +19,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from graphc import dims
-from graphc.backends.llvm import reducing
-from graphc.backends.llvm.access import masked_store
+from graphc.backends.llvm import memory, reducing
+from graphc.backends.llvm.choices import Ranges
 from graphc.backends.llvm.elements import loaded, memory_kind, stored
 from graphc.backends.llvm.reducing import Accumulator
 from graphc.backends.llvm.tiles import first_lanes, plain, stride
 from graphc.backends.llvm.transposing import transposed
-from graphc.backends.llvm.values import BITS, Value, select
+from graphc.backends.llvm.values import Value, select
 from graphc.dims import Size
-from graphc.kernel import Index, Instr, Kernel, value_ranges
+from graphc.kernel import Index, Instr, Kernel
 from graphc.ops import OPS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Short(NamedTuple):
 Place = tuple[int, Index]  # an operand and where in it
 
 
-def side_by_side(kernel: Kernel, lanes: int, bits: int) -> Short | None:
+def side_by_side(kernel: Kernel, depends: Ranges, lanes: int, bits: int) -> Short | None:
     """The kernel with a row in each of so many lanes; None where that is no use."""
     k, row = kernel, kernel.vector
     if row < 0 or row in k.grid or not k.grid or any(s.loops not in ((), (row,)) for s in (*k.stages, *k.finish)):
@@ -68,23 +68,23 @@ def side_by_side(kernel: Kernel, lanes: int, bits: int) -> Short | None:
     if not any(v.op == "reduce" for v in k.values):
         return None
     for r in reversed(k.grid):
-        places = _places(k, r, row, lanes, bits)
+        places = _places(k, depends, r, row, lanes, bits)
         if not places:
             continue
         needed = {q for _, index in places for q, _ in index.terms}
         grid = (*(q for q in k.grid if q in needed), *(q for q in k.grid if q not in needed))
         turned = sum(len({q for q, _ in index.terms} & set(k.grid)) == len(k.grid) for _, index in places)  # others are read many times
-        longest = _longest(k, turned, lanes)
+        longest = _longest(k, depends, turned, lanes)
         m, n = k.ranges[row].extent, k.ranges[r].extent
         when = dims.dim_min(dims.dim_max(longest + 1 - m, 0), 1) * dims.dim_min(dims.dim_max(n - (lanes - 1), 0), 1)
         return None if when == 0 else Short(replace(k, grid=grid, vector=r), row, longest, when)
     return None
 
 
-def _longest(k: Kernel, turned: int, lanes: int) -> int:
+def _longest(k: Kernel, depends: Ranges, turned: int, lanes: int) -> int:
     """For rows of how many elements to turn so many arrays costs less than to join lanes (docs/llvm_backend.md has figures)."""
     ends = sum(ENDS.get(v.word, 1.0) for v in k.values if v.op == "reduce" and k.vector in v.over)
-    for v, ranges in zip(k.values, value_ranges(k), strict=True):  # a function of one number for a row: one by one, else of many rows at once
+    for v, ranges in zip(k.values, depends, strict=True):  # a function of one number for a row: one by one, else of many rows at once
         if v.op == "apply" and OPS[v.word].flops >= FUNCTION and ranges & set(k.grid) and k.vector not in ranges:
             ends += OPS[v.word].flops / 4
     if not isinstance(k.ranges[k.vector].extent, int):
@@ -94,10 +94,9 @@ def _longest(k: Kernel, turned: int, lanes: int) -> int:
     return min(LONGEST, int(2 * lanes * ends) // turned - 1 if turned else LONGEST)
 
 
-def _places(k: Kernel, r: int, row: int, lanes: int, bits: int) -> set[Place]:
+def _places(k: Kernel, depends: Ranges, r: int, row: int, lanes: int, bits: int) -> set[Place]:
     """What would be kept in buffers if lanes were along ``r``; nothing where some access would step from lane to lane at every element."""
     found: set[Place] = set()
-    depends = value_ranges(k)
     for i in dict.fromkeys(i for stage in k.stages for i in stage.body):
         v = k.values[i]
         if v.op == "reduce" and set(v.over) & set(k.grid) and not depends[i] <= {row}:
@@ -141,9 +140,6 @@ class Staging:
         for n, place in enumerate(self.names):
             name = self.names[place] = f"%staged{n}"
             e.entry.append(f"  {name} = alloca [{self.columns * e.unroll} x {self._shape(place).type}], align 64")
-
-    def has(self, v: Instr) -> bool:
-        return v.index is not None and (v.operand, v.index) in self.names
 
     # -- reductions over the rows that leave an array, an element for each column --------------
 
@@ -286,19 +282,10 @@ class Staging:
         """``count`` columns of w rows from ``column`` on; ``mask``: those that there are."""
         e, f, w = self.e, self.e.f, self.e.lanes
         shape = self._shape(place)
-        element, align = f.value("", shape.kind).type, BITS[shape.kind] // 8
+        element = f.value("", shape.kind).type
         at = [f.op(f"getelementptr {element}, ptr {p}, i64 {column.ref}") for p in corners]
         if not out:
-            rows = []
-            for p in at:
-                if mask is None:
-                    rows.append(f.value(f.op(f"load {shape.type}, ptr {p}, align {align}"), shape.kind, w))
-                    continue
-                name = f"llvm.masked.load.v{w}{shape.kind}.p0"
-                f.module.declare(name, f"{shape.type} (ptr, {mask.type}, {shape.type})")
-                text = f"call {shape.type} @{name}(ptr align {align} {p}, {mask.type} {mask.ref}, {shape.type} zeroinitializer)"
-                rows.append(f.value(f.op(text), shape.kind, w))
-            for t, x in enumerate(transposed(rows)[:count]):
+            for t, x in enumerate(transposed(memory.load(p, shape, mask) for p in at)[:count]):
                 f.line(f"store {x.type} {x.ref}, ptr {self._vector(place, column + t if t else column, n)}")
             return
         columns = []
@@ -308,10 +295,9 @@ class Staging:
                 continue
             p = self._vector(place, column + t if t else column, n)
             columns.append(f.value(f.op(f"load {shape.type}, ptr {p}"), shape.kind, w))
-        none = f.const(False, "i1", w)
         for k, (p, x) in enumerate(zip(at, transposed(columns), strict=True)):
-            if e.mask is None and mask is None:
-                f.line(f"store {x.type} {x.ref}, ptr {p}, align {align}")
-                continue
-            some = mask if mask is not None else f.const(True, "i1", w)
-            masked_store(p, x, some if e.mask is None else select(e.mask.lane(k), some, none))
+            if e.mask is not None:  # rows that there are
+                some = select(e.mask.lane(k), mask if mask is not None else f.const(True, "i1", w), f.const(False, "i1", w))
+                memory.store(p, x, some)
+            else:
+                memory.store(p, x, mask)

@@ -35,8 +35,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from graphc.backends.llvm.access import masked_store
 from graphc.backends.llvm.elements import loaded, memory_kind, stored
+from graphc.backends.llvm.memory import fence, load, store
 from graphc.backends.llvm.transposing import first_rounds, group, last_rounds, transposed
 from graphc.backends.llvm.values import BITS, Body, Value, select, shuffle
 from graphc.dims import Size
@@ -77,6 +77,8 @@ class Crossing(NamedTuple):
 def suits(kernel: Kernel) -> Crossing | None:
     """How to write a kernel in tiles; None where that is not called for."""
     v = kernel.vector
+    if any(x.op == "load" and x.args for x in kernel.values):
+        return None  # loads under a condition: tiles read whole vectors
     if v not in kernel.grid or len(kernel.grid) < 2 or len(kernel.stages) != 1 or kernel.finish or kernel.stages[0].loops:
         return None
     body = kernel.stages[0].body
@@ -103,18 +105,15 @@ def stride(index: Index, r: int) -> Size:
     return next((s for q, s in index.terms if q == r), 0)
 
 
-def emit(e: Emitter) -> Code | None:
-    """The code of a kernel that suits; None for others."""
+def emit(e: Emitter, crossing: Crossing) -> Code:
+    """The code of a kernel that suits."""
     from graphc.backends.llvm.kernels import Code
 
-    crossing = suits(e.kernel)
-    if crossing is None:
-        return None
     e.begin(e.name)
     tiles = Tiles(e, crossing)
     tiles.write()
     e.end()
-    return Code(e.name, e.module.text() + "!0 = !{}\n!1 = !{i32 1}\n", tuple(e.sizes), 0, tiles.block, False, "", e.kernel)
+    return Code(e.name, e.module.text(), tuple(e.sizes), 0, tiles.block, False, "", e.kernel)
 
 
 class Edges(NamedTuple):
@@ -174,8 +173,7 @@ class Tiles:
             self.tiles()
         if self.past_cache:
             with self.when(functools.reduce(operator.or_, self.past_cache.values())):
-                f.module.declare("llvm.x86.sse.sfence", "void ()")
-                f.line("call void @llvm.x86.sse.sfence()")
+                fence(f)
 
     @contextmanager
     def loops(self, ranges: Sequence[int], done: Sequence[int]) -> Iterator[None]:
@@ -378,10 +376,7 @@ class Tiles:
         def stores(p: str, how: str) -> None:
             for n, x in enumerate(rows):
                 p = self.next_row(i, p) if n else p
-                if mask is None:
-                    f.line(f"store {x.type} {x.ref}, ptr {p}, {how}")
-                else:
-                    masked_store(p, x, mask)
+                store(p, x, mask, how)
 
         usual = f"align {rows[0].bits // 8}"
         if i not in self.past_cache:
@@ -404,10 +399,8 @@ class Tiles:
             p = self.next_row(i, p) if k else p
             if k >= self.n[self.v]:
                 yield f.value("poison", x.kind, x.lanes)
-            elif mask is not None:
-                yield self.masked_load(i, p, mask)
             else:
-                yield f.value(f.op(f"load {x.type}, ptr {p}, align {x.bits // 8}"), x.kind, x.lanes)
+                yield load(p, x, mask)
 
     def prefetch(self, at: dict[int, Value]) -> None:
         """Into the second cache: what tiles that come soon will touch.
@@ -448,7 +441,7 @@ class Tiles:
                 corner = self.corner(i, u0, v0)
                 with f.loop(zero, nv, one, "in") as loop:
                     p = self.moved(i, corner, loop.index)
-                    self.buffer_store(i, loop.index, self.masked_load(i, p, u_last if self.flipped(i) else u_mask))
+                    self.buffer_store(i, loop.index, load(p, self.shape(i), u_last if self.flipped(i) else u_mask))
                 with f.loop(nv, all_, one, "none") as loop:
                     self.buffer_store(i, loop.index, f.const(0, self.shape(i).kind, w))
                 self.turn(i)
@@ -459,7 +452,7 @@ class Tiles:
                 self.turn(i)
                 with f.loop(zero, nv, one, "out") as loop:
                     p = self.moved(i, corner, loop.index)
-                    masked_store(p, self.buffer_load(i, loop.index), u_last if self.flipped(i) else u_mask)
+                    store(p, self.buffer_load(i, loop.index), u_last if self.flipped(i) else u_mask)
 
     # -- the body -----------------------------------------------------------------------------
 
@@ -539,13 +532,6 @@ class Tiles:
 
     def next_row(self, i: int, p: str) -> str:
         return self.e.f.op(f"getelementptr {self.element(i)}, ptr {p}, i64 {self.step(i).ref}")
-
-    def masked_load(self, i: int, p: str, mask: Value) -> Value:
-        f, x = self.e.f, self.shape(i)
-        name = f"llvm.masked.load.v{x.lanes}{x.kind}.p0"
-        f.module.declare(name, f"{x.type} (ptr, {mask.type}, {x.type})")
-        text = f"call {x.type} @{name}(ptr align {x.bits // 8} {p}, {mask.type} {mask.ref}, {x.type} zeroinitializer)"
-        return f.value(f.op(text), x.kind, x.lanes)
 
     # -- buffers ------------------------------------------------------------------------------
 

@@ -27,6 +27,10 @@ LLVM = {"f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double", "i1": 
 BITS = {"f16": 16, "bf16": 16, "f32": 32, "f64": 64, "i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 
 
+#: what functions refer to: nothing (of loads of what does not change), and the mark of stores past the cache
+METADATA = "!0 = !{}\n!1 = !{i32 1}\n"
+
+
 def type_text(kind: str, lanes: int) -> str:
     """``f32, 16`` -> ``<16 x float>``."""
     return f"<{lanes} x {LLVM[kind]}>" if lanes else LLVM[kind]
@@ -80,7 +84,7 @@ class Module:
         return "@" + name
 
     def text(self) -> str:
-        return "\n".join([f'target triple = "{self.target.triple}"', *self.globals.values(), *self.declared.values(), *self.functions, ""])
+        return "\n".join([f'target triple = "{self.target.triple}"', *self.globals.values(), *self.declared.values(), *self.functions, METADATA])
 
 
 class Body:
