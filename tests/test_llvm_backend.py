@@ -129,6 +129,28 @@ def test_one_compile_serves_all_sizes(n: int) -> None:
 SIZES: dict[str, Any] = {}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8"])
+def test_rows_of_unknown_length_begin_with_a_masked_group(dtype: str) -> None:
+    """Their first group sets the accumulators, and a mean over a power of two is a product with the same bits."""
+    x = gc.matrix("x", dtype=dtype)
+    outputs = [gc.sum(x, axis=1), gc.prod(x if dtype == "int8" else 1 + x / 100, axis=1), gc.any(x > 1, axis=1), gc.mean(x, axis=1), x - gc.mean(x, axis=1, keepdims=True)]
+    nonempty = [gc.max(x, axis=1), gc.argmin(x, axis=1), gc.var(x, axis=1)]
+    f, g = (gc.function([x], o) for o in (outputs, nonempty))
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 2, 8, 15, 16, 17, 31, 63, 64, 65, 127, 128, 129, 200, 256, 1000):
+        array = (rng.normal(size=(37, n)) * 3).astype(dtype)
+        oracle = gc.function([x], outputs + nonempty * (n > 0), mode=gc.Mode(backend="reference"))(array)
+        found = f(array) + (g(array) if n else [])
+        for a, b in zip(found, oracle, strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_allclose(a, b, rtol=2e-4 if dtype == "float32" else 1e-10, atol=1e-5 if dtype == "float32" else 1e-12, err_msg=str(n))
+        whole = np.full((3, n), 3, dtype)
+        np.testing.assert_array_equal(f(whole)[3], np.mean(whole, axis=1) if n else np.full(3, np.nan))
+    zeros = np.full((2, 33), -0.0).astype(dtype)
+    assert np.signbit(f(zeros)[0]).all() == (dtype != "int8")
+    assert not np.signbit(f(zeros[:, :0])[0]).any()
+
+
 def test_an_empty_axis_has_no_maximum_whatever_the_backend() -> None:
     x = gc.dmatrix("x")
     f = compiled([x], [x.max(axis=1), x + 1])

@@ -115,21 +115,19 @@ class Access:
         if not wide:
             return [loaded(load(base.ref, Value(f, "", kind)), v.dtype)]
         stride = self._stride(v.index)
-        return [loaded(self._vector_load(base, kind, stride, n), v.dtype) for n in range(e.group)]
+        return [loaded(self._vector_load(base, kind, stride, n, e.mask(n)), v.dtype) for n in range(e.group)]
 
     def _where(self, v: Instr, base: Value, kind: str, wide: bool) -> list[Value]:
         """A load under a condition: zeros are read where it is False, by a mask or from another place."""
         e, f, w = self.e, self.e.f, self.e.lanes
         assert v.index is not None
-        conditions, stride, before = e.value(v.args[0]), self._stride(v.index), e.mask
+        conditions, stride = e.value(v.args[0]), self._stride(v.index)
         found = []
         for n in range(e.group if wide else 1):
-            condition = conditions[n] if len(conditions) > 1 else conditions[0]
+            condition, before = conditions[n] if len(conditions) > 1 else conditions[0], e.mask(n)
             if wide and stride != 1:
                 mask = f.splat(condition, w)
-                e.mask = mask if before is None else before & mask
-                found.append(loaded(self._vector_load(base, kind, stride, n), v.dtype))
-                e.mask = before
+                found.append(loaded(self._vector_load(base, kind, stride, n, mask if before is None else before & mask), v.dtype))
                 continue
             # the place of a mask without any lane may be in no page: processors mask that at the cost of an exception
             f.module.globals["zeros"] = "@zeros = private unnamed_addr constant [512 x i8] zeroinitializer, align 64"
@@ -146,7 +144,7 @@ class Access:
             found.append(loaded(load(place, shape, mask), v.dtype))
         return found
 
-    def _vector_load(self, base: Value, kind: str, stride: Size, n: int) -> Value:
+    def _vector_load(self, base: Value, kind: str, stride: Size, n: int, mask: Value | None) -> Value:
         e, f, w = self.e, self.e.f, self.e.lanes
         shape = Value(f, "", kind, w)
         element = Value(f, "", kind).type
@@ -157,13 +155,12 @@ class Access:
             if stride == -1:
                 at = 0 - at - (w - 1)
             p = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {at.ref}")
-            mask = e.mask
             if mask is not None and stride == -1:
                 mask = shuffle(mask, mask, range(w - 1, -1, -1))
             x = load(p, shape, mask)
             return shuffle(x, x, range(w - 1, -1, -1)) if stride == -1 else x
         offsets = self._offsets(stride, n)
-        return self._gather(base, offsets, kind)
+        return self._gather(base, offsets, kind, mask)
 
     def _offsets(self, stride: Size, n: int) -> Value:
         """Element offsets of the lanes."""
@@ -171,14 +168,13 @@ class Access:
         positions = f.splat(e.index[e.vector], w) + f.vector([n * w + lane for lane in range(w)], "i64")
         return positions * f.splat(e.size(stride), w)
 
-    def _gather(self, base: Value, offsets: Value, kind: str) -> Value:
-        e, f, w = self.e, self.e.f, offsets.lanes
+    def _gather(self, base: Value, offsets: Value, kind: str, mask: Value | None) -> Value:
+        f, w = self.e.f, offsets.lanes
         element, shape = Value(f, "", kind).type, Value(f, "", kind, w)
         p = f.op(f"getelementptr {element}, ptr {base.ref}, {offsets.type} {offsets.ref}")
-        mask = e.mask.ref if e.mask is not None else "splat (i1 true)"
         name = f"llvm.masked.gather.v{w}{kind}.v{w}p0"
         f.module.declare(name, f"{shape.type} (<{w} x ptr>, <{w} x i1>, {shape.type})")
-        text = f"call {shape.type} @{name}(<{w} x ptr> align {BITS[kind] // 8} {p}, <{w} x i1> {mask}, {shape.type} zeroinitializer)"
+        text = f"call {shape.type} @{name}(<{w} x ptr> align {BITS[kind] // 8} {p}, <{w} x i1> {_lanes(mask)}, {shape.type} zeroinitializer)"
         return Value(f, f.op(text), kind, w)
 
     def _gathered(self, v: Instr, kind: str) -> list[Value]:
@@ -193,7 +189,7 @@ class Access:
             for xs, s in parts:
                 step = xs[0].to("i64")
                 base = Value(f, f.op(f"getelementptr {element}, ptr {base.ref}, i64 {(step * e.size(s) if s != 1 else step).ref}"), "i64")
-            return [loaded(self._vector_load(base, kind, stride, n), v.dtype) for n in range(e.group)]
+            return [loaded(self._vector_load(base, kind, stride, n, e.mask(n)), v.dtype) for n in range(e.group)]
         count = max([e.group if stride != 0 else 1, *(len(xs) for xs, _ in parts)])
         found = []
         for n in range(count):
@@ -204,7 +200,7 @@ class Access:
                 total = x if total is None else total + x if total.lanes or not x.lanes else x + total
             assert total is not None
             if total.lanes:
-                found.append(loaded(self._gather(base, total, kind), v.dtype))
+                found.append(loaded(self._gather(base, total, kind, e.mask(n)), v.dtype))
             else:
                 one = Value(f, "", kind)
                 p = f.op(f"getelementptr {one.type}, ptr {base.ref}, i64 {total.ref}")
@@ -251,7 +247,7 @@ class Access:
         e, f = self.e, self.e.f
         operand, nbytes = e.kernel.operands[v.operand], x.bits * x.lanes // 8
         assert v.index is not None
-        if not e.streams or not e.target.x86 or e.mask is not None or self._stride(v.index) != 1 or operand.alias >= 0 or nbytes < 16:
+        if not e.streams or not e.target.x86 or e.masks or self._stride(v.index) != 1 or operand.alias >= 0 or nbytes < 16:
             return None
         moved: Size = 0
         for o in e.kernel.operands:
@@ -270,11 +266,14 @@ class Access:
             if n:
                 at = at + n * w
             p = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {at.ref}")
-            store(p, x, e.mask, how)
+            store(p, x, e.mask(n), how)
             return
         offsets = self._offsets(stride, n)
         p = f.op(f"getelementptr {element}, ptr {base.ref}, {offsets.type} {offsets.ref}")
-        mask = e.mask.ref if e.mask is not None else "splat (i1 true)"
         name = f"llvm.masked.scatter.v{w}{kind}.v{w}p0"
         f.module.declare(name, f"void ({x.type}, <{w} x ptr>, <{w} x i1>)")
-        f.line(f"call void @{name}({x.type} {x.ref}, <{w} x ptr> align {BITS[kind] // 8} {p}, <{w} x i1> {mask})")
+        f.line(f"call void @{name}({x.type} {x.ref}, <{w} x ptr> align {BITS[kind] // 8} {p}, <{w} x i1> {_lanes(e.mask(n))})")
+
+
+def _lanes(mask: Value | None) -> str:
+    return "splat (i1 true)" if mask is None else mask.ref

@@ -14,7 +14,7 @@ from graphc.backends.llvm.formulas import ContextSizes
 from graphc.backends.llvm.reducing import Accumulator
 from graphc.backends.llvm.values import Loop, Value, select
 from graphc.dtypes import is_half
-from graphc.kernel import Instr, Kernel
+from graphc.kernel import Kernel
 
 __all__ = ["Accumulators"]
 
@@ -30,6 +30,7 @@ class Accumulators(ContextSizes):
     vector: int
     homes: dict[int, list[tuple[str, ...]]]
     held: dict[int, list[Accumulator]]
+    fresh: set[int]
     carried: dict[int, list[Accumulator]]
 
     def operand_dtype(self, i: int) -> np.dtype[Any]:
@@ -48,11 +49,11 @@ class Accumulators(ContextSizes):
     def make_home(self, i: int, straight: bool = False) -> None:
         """A place for the accumulators of a reduction, set to the identity: stack memory, or, if the loops that add to it stand
         one after the other (``straight``), the registers themselves."""
-        f, v, dtype = self.f, self.kernel.values[i], self.operand_dtype(i)
-        lanes = self.acc_lanes(i)
-        first = reducing.identity(f, v.word, dtype, lanes)
+        f, lanes = self.f, self.acc_lanes(i)
+        first = self.first(i, lanes)
         if straight:
             self.held[i] = [first] * self.acc_count(i)
+            self.fresh.add(i)
             return
         homes = []
         for n in range(self.acc_count(i)):
@@ -104,6 +105,7 @@ class Accumulators(ContextSizes):
         """A loop that carries accumulators in registers."""
         f = self.f
         firsts = self.homes_loaded(carried)
+        self.fresh.difference_update(carried)
         with f.loop(low, high, f.const(step, "i64"), stem) as loop:
             phis = {i: [tuple([loop.carry(x) for x in acc]) for acc in accs] for i, accs in firsts.items()}
             self.carried.update({i: list(accs) for i, accs in phis.items()})
@@ -126,20 +128,27 @@ class Accumulators(ContextSizes):
             accs = [reducing.horizontal(v.word, dtype, accs[0])]
         else:
             accs = accs[:self.group] if accs[0][0].lanes else accs
-        return [self.finished(v, reducing.result(v.word, dtype, a)) for a in accs]
+        return [self.finished(i, a) for a in accs]
 
-    def finished(self, v: Instr, x: Value) -> Value:
-        """The result in its dtype; an empty sum is 0.0, not the -0.0 that it starts from."""
-        if v.word == "sum" and x.float:
-            extents = [self.kernel.ranges[r].extent for r in v.over]
-            unknown = [e for e in extents if not isinstance(e, int)]
-            if 0 in extents:
-                return x.f.const(0.0, x.kind, x.lanes)
-            if unknown:
-                empty = None
-                for e in unknown:
-                    none = self.size(e).eq(0)
-                    empty = none if empty is None else empty | none
-                assert empty is not None
-                x = select(empty, x.f.const(0.0, x.kind, x.lanes), x)
+    def first(self, i: int, lanes: int) -> Accumulator:
+        """What a reduction starts from: what changes nothing, but for a sum of floats 0.0 where there is nothing to add."""
+        f, v, dtype = self.f, self.kernel.values[i], self.operand_dtype(i)
+        nothing = reducing.identity(f, v.word, dtype, lanes)
+        unknown = [e for e in (self.kernel.ranges[r].extent for r in v.over) if not isinstance(e, int) or e == 0]
+        if v.word != "sum" or not nothing[0].float or not unknown:
+            return nothing
+
+        def start() -> Value:
+            empty = self.size(unknown[0]).eq(0)
+            for e in unknown[1:]:
+                empty = empty | self.size(e).eq(0)
+            kind = nothing[0].kind
+            return f.splat(select(empty, f.const(0.0, kind), f.const(-0.0, kind)), lanes)
+
+        return (self.invariant(("first", v.over, nothing[0].kind, lanes), start),)
+
+    def finished(self, i: int, acc: Accumulator) -> Value:
+        """The result in its dtype."""
+        v, dtype = self.kernel.values[i], self.operand_dtype(i)
+        x = reducing.result(v.word, dtype, acc)
         return convert(x, np.dtype(np.float32), v.dtype) if is_half(v.dtype) else x

@@ -16,15 +16,17 @@ STREAMING = 8.0
 Ranges = Sequence[frozenset[int]]  # what value_ranges gives: those that each value depends on
 
 
-def work(kernel: Kernel) -> float:
-    """Operations for one element, loads among them."""
-    return sum(OPS[v.word].flops if v.op == "apply" else 1.0 for v in kernel.values if v.op in ("apply", "load", "cast"))
+def work(kernel: Kernel, depends: Ranges) -> float:
+    """Operations for one element, loads among them; what is the same along the lanes is done once for all of them."""
+    return sum(OPS[v.word].flops if v.op == "apply" else 1.0 for v, ranges in zip(kernel.values, depends, strict=True)
+               if v.op in ("apply", "load", "cast") and (kernel.vector in ranges or kernel.vector < 0))
 
 
 def streams(kernel: Kernel, depends: Ranges) -> bool:
-    """Does it wait for memory?  Not where points of the grid add to an array, which stays in the cache."""
+    """Does it wait for memory?  Not where points of the grid add to an array, which stays in the cache, nor where rows have ends."""
     kept = any(v.op == "reduce" and depends[i] and set(v.over) & set(kernel.grid) for i, v in enumerate(kernel.values))
-    return not kept and work(kernel) <= STREAMING and not any(v.word == "sqrt" for v in kernel.values)  # roots.py works on whole registers
+    return kernel.vector in kernel.grid and not kept and work(kernel, depends) <= STREAMING \
+        and not any(v.word == "sqrt" and kernel.vector in ranges for v, ranges in zip(kernel.values, depends, strict=True))  # roots.py works on whole registers
 
 
 def adds_to_arrays(kernel: Kernel, depends: Ranges) -> bool:
@@ -36,14 +38,15 @@ def adds_to_arrays(kernel: Kernel, depends: Ranges) -> bool:
         and len(k.stages) == 1 and len(k.values) <= 24
 
 
-def unroll(kernel: Kernel, lanes: int, bits: int, most_bits: int) -> int:
+def unroll(kernel: Kernel, depends: Ranges, lanes: int, bits: int, most_bits: int) -> int:
     """Vectors side by side: enough to hide latency, few enough for the registers; ``bits`` of each, of ``most_bits`` that one may have."""
     reducing = any(v.op == "reduce" for v in kernel.values)
     wide = max((v.dtype.itemsize for v in kernel.values), default=4) * lanes * 8 // bits
     more = most_bits // bits
-    if work(kernel) > 60 or wide > 2:
+    amount = work(kernel, depends)
+    if amount > 60 or wide > 2:
         return more
-    return (4 if reducing and work(kernel) <= 12 else 2) * more
+    return (4 if reducing and amount <= 12 else 2) * more
 
 
 def lanes(kernel: Kernel, bits: int) -> int:

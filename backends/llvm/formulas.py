@@ -6,12 +6,15 @@ them (the door has checked them by then).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from graphc.backends.llvm.values import Body, Value, select
 from graphc.dims import Call, Size, Symbol
 
 __all__ = ["SMALL", "ContextSizes", "size_value"]
+
+T = TypeVar("T")
 
 #: sizes up to this one stand in the code as numbers
 SMALL = 64
@@ -20,7 +23,8 @@ SMALL = 64
 class ContextSizes:
     """A part of what writes a function whose ``%context`` holds sizes, from slot ``first_size`` on.
 
-    ``sizes``: which formula is where; ``loaded``: those that the function being written has loaded; ``entry``: lines at its top.
+    ``sizes``: which formula is where; ``loaded``: those that the function being written has loaded; ``entry``: lines at its top;
+    ``invariants``: what else has been written there.
     """
 
     f: Body
@@ -28,6 +32,16 @@ class ContextSizes:
     loaded: dict[Size, Value]
     entry: list[str]
     first_size: int
+    invariants: dict[Any, Any]
+
+    def invariant(self, key: Any, write: Callable[[], T]) -> T:
+        """What follows from sizes alone, written once at the top of the function."""
+        if key not in self.invariants:
+            inside, self.f.lines = self.f.lines, self.entry
+            self.invariants[key] = write()
+            self.f.lines = inside
+        found: T = self.invariants[key]
+        return found
 
     def size(self, size: Size) -> Value:
         """A size as an i64: a number, or what the context says."""

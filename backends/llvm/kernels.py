@@ -9,23 +9,21 @@ small stand in the code; the others are data, so that kernels that differ by the
 
 Writing goes down the nest, outermost loop first.  Every instruction is written at the depth of the
 innermost range that it depends on, every address likewise, so nothing is computed twice in a loop that
-does not change it.  Along the vector range there is a main loop of ``unroll`` vectors, then a loop of
-single vectors with masks for the rest.  An accumulator has a home in the stack frame; the innermost loop carries it
-in registers.
+does not change it.  loops.py has the loops along the lanes.  An accumulator has a home in the stack frame; the innermost loop
+carries it in registers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from graphc import dims
 from graphc.backends.llvm import choices, reducing, tiles
 from graphc.backends.llvm.access import Access
-from graphc.backends.llvm.accumulators import Accumulators
 from graphc.backends.llvm.elements import apply, convert, kind_of
+from graphc.backends.llvm.loops import Loops, Scope
 from graphc.backends.llvm.memory import fence
 from graphc.backends.llvm.partials import MOST_CHUNKS, Partials, aligned
 from graphc.backends.llvm.reducing import Accumulator
@@ -33,12 +31,11 @@ from graphc.backends.llvm.staging import Short, Staging, side_by_side
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import Body, Module, Value, select
 from graphc.dims import Size
+from graphc.dtypes import is_float, is_half
 from graphc.kernel import Instr, Kernel, Stage, value_ranges
 
 __all__ = ["Code", "emit_kernel"]
 
-#: iterations of the innermost loop that are written out, where their number is known
-WRITTEN_OUT = 4
 #: points of the grid that are taken together where each adds to the same array
 ROWS = 4
 
@@ -66,15 +63,7 @@ class Code:
         return replace(self, name=name)
 
 
-class _Scope:
-    """What is known at one depth of the nest: values of instructions, parts of addresses."""
-
-    def __init__(self) -> None:
-        self.values: dict[int, list[Value]] = {}
-        self.pointers: dict[Any, Value] = {}
-
-
-class Emitter(Accumulators):
+class Emitter(Loops):
     """Writes one kernel."""
 
     def __init__(self, kernel: Kernel, target: Target, name: str, short: Short | None = None, streams: bool = False) -> None:
@@ -92,7 +81,7 @@ class Emitter(Accumulators):
         self.grid_reductions = [i for i, v in enumerate(kernel.values) if v.op == "reduce" and self.grid_set & set(v.over)]
         self.unroll = self._unroll() if short is None else min(self._unroll(), 2)
         self.staging = None if short is None else Staging(self, short.row, short.longest)
-        self.rows: tuple[int, list[tuple[_Scope, Value]]] | None = None
+        self.rows: tuple[int, list[tuple[Scope, Value]]] | None = None
         self.rest_apart = False
         self.blocked = choices.adds_to_arrays(kernel, self.depends)
         self._layout()
@@ -123,7 +112,7 @@ class Emitter(Accumulators):
         self.chunk_function()
         self.end()
         if self.rest_apart:
-            self.begin(self.name + "_rest", ("i64", "to"))
+            self.begin(self.name + "_rest", ("i64", "from"), ("i64", "to"))
             self.f.linkage = "internal "
             self.rest_function()
             self.end()
@@ -142,13 +131,16 @@ class Emitter(Accumulators):
         self.f = Body(self.module, name, [("ptr noalias readonly", "context"), ("i64", "chunk"), *more])
         self.entry: list[str] = []  # lines at the top of the function
         self.loaded: dict[Size, Value] = {}
+        self.invariants: dict[Any, Any] = {}
         self.operand: dict[int, Value] = {}
-        self.scopes: list[_Scope] = [_Scope()]
+        self.scopes: list[Scope] = [Scope()]
+        self.row = self.scopes[0]
         self.index: dict[int, Value] = {}
-        self.mask: Value | None = None
+        self.masks: Sequence[Value | None] = ()  # of each vector of the group; none: whole vectors
         self.past_cache = False  # may anything be stored past the cache?
         self.homes: dict[int, list[tuple[str, ...]]] = {}
         self.held: dict[int, list[Accumulator]] = {}
+        self.fresh: set[int] = set()
         self.carried: dict[int, list[Accumulator]] = {}
         self.group = self.unroll
         self.chunk = self.f.value("%chunk", "i64")
@@ -188,9 +180,7 @@ class Emitter(Accumulators):
                 self.partials.zero(i)
             else:
                 self.make_home(i)
-        if self.temps:
-            for n, (offset, nbytes) in self.temps.items():
-                self.operand[n] = Value(f, self.scratch_at(offset, nbytes), "i64")
+        self.place_temps()
         if self.outer < 0:
             self.point()
         else:
@@ -206,6 +196,16 @@ class Emitter(Accumulators):
                 self.partials.save(i)
             elif self.staging is not None:
                 self.staging.give(i)
+
+    def rest_function(self) -> None:
+        """The rest of a chunk as a function of its own."""
+        self.place_temps()
+        self.prepare(frozenset(), self.kernel.stages)
+        self.rest(self.outer, self.f.value("%from", "i64"), self.f.value("%to", "i64"), [], self.point)
+
+    def place_temps(self) -> None:
+        for n, (offset, nbytes) in self.temps.items():
+            self.operand[n] = Value(self.f, self.scratch_at(offset, nbytes), "i64")
 
     def grid(self, depth: int, low: Value, high: Value) -> None:
         """The loops of the grid from ``depth`` on, then the point."""
@@ -234,10 +234,10 @@ class Emitter(Accumulators):
 
     def row_block(self, r: int, base: Value) -> None:
         """Several points of the grid at once: what they add to one array of partial results is added up first."""
-        k = self.kernel
+        k, self.row = self.kernel, self.scopes[-1]
         rows = []
         for q in range(ROWS):
-            scope = _Scope()
+            scope = Scope()
             index = base + q if q else base
             self.scopes.append(scope)
             with self.at(r, index):
@@ -260,6 +260,7 @@ class Emitter(Accumulators):
         self.prepare(self.grid_set, self.kernel.stages)
         if self.staging is not None:
             self.staging.fill(self.grid_set)
+        self.row = self.scopes[-1]
         for stage in self.kernel.stages:
             self.stage(stage)
         if self.staging is not None:
@@ -295,93 +296,6 @@ class Emitter(Accumulators):
             self.vector_loop(r, zero, extent, carried, inside)
         else:
             self.plain_loop(r, zero, extent, carried, inside)
-
-    # -- one loop -----------------------------------------------------------------------------
-
-    def plain_loop(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None], known: bool = True) -> None:
-        extent = self.kernel.ranges[r].extent
-        if known and isinstance(extent, int) and r != self.outer and extent <= WRITTEN_OUT:
-            with self.written_out(carried):
-                for n in range(extent):
-                    with self.scope(), self.at(r, self.f.const(n, "i64")):
-                        inside()
-            return
-        with self.looped(low, high, 1, "ijklmnopq"[r] if r < 9 else "r", carried) as loop, self.scope(), self.at(r, loop.index):
-            inside()
-
-    def vector_loop(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None]) -> None:
-        """The loop along the lanes: groups of ``unroll`` vectors, then single vectors with a mask."""
-        f, w, u = self.f, self.lanes, self.unroll
-        extent = self.kernel.ranges[r].extent
-        if isinstance(extent, int) and r != self.outer:
-            whole, rest = divmod(extent, w)
-            groups, singles = divmod(whole, u)
-            if groups == 1:
-                with self.written_out(carried), self.scope(), self.at(r, f.const(0, "i64")):
-                    inside()
-            elif groups:
-                self._groups(r, f.const(0, "i64"), f.const(groups * u * w, "i64"), carried, inside)
-            with self.grouped(1), self.written_out(carried):
-                for n in range(singles):
-                    with self.scope(), self.at(r, f.const((groups * u + n) * w, "i64")):
-                        inside()
-                if rest:
-                    mask = f.vector([lane < rest for lane in range(w)], "i1")
-                    with self.scope(), self.at(r, f.const(whole * w, "i64"), mask):
-                        inside()
-            return
-        middle = low + ((high - low) & -(u * w))
-        if not isinstance(extent, int) or extent >= u * w:
-            self._groups(r, low, middle, carried, inside)
-        if isinstance(extent, int) and extent % (u * w) == 0:  # and chunks are multiples of that: nothing is left
-            return
-        if self.kernel.grid == (r,) and not self.grid_reductions and not self.temps and self.staging is None:
-            self.rest_apart = True  # constants that two loops want are in the registers of neither
-            f.line(f"call void @{self.name}_rest(ptr %context, i64 {middle.ref}, i64 {high.ref})")
-            return
-        self._rest(r, middle, high, carried, inside)
-
-    def _rest(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None]) -> None:
-        """Single vectors with a mask."""
-        lanes = self.f.vector(range(self.lanes), "i64")
-        with self.grouped(1), self.looped(low, high, self.lanes, "tail", carried) as loop:
-            mask = lanes.lt(high - loop.index)
-            with self.scope(), self.at(r, loop.index, mask):
-                inside()
-
-    def rest_function(self) -> None:
-        """The rest of a chunk as a function of its own: from ``%chunk`` to ``%to``."""
-        self.prepare(frozenset(), self.kernel.stages)
-        self._rest(self.outer, self.chunk, self.f.value("%to", "i64"), [], self.point)
-
-    def _groups(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None]) -> None:
-        with self.looped(low, high, self.unroll * self.lanes, "vec", carried) as loop, self.scope(), self.at(r, loop.index):
-            inside()
-
-    @contextmanager
-    def at(self, r: int, index: Value, mask: Value | None = None) -> Iterator[None]:
-        before, self.index[r] = self.index.get(r), index
-        old = self.mask
-        if r == self.vector:
-            self.mask = mask
-        yield
-        self.mask = old
-        if before is None:
-            del self.index[r]
-        else:
-            self.index[r] = before
-
-    @contextmanager
-    def grouped(self, group: int) -> Iterator[None]:
-        before, self.group = self.group, group
-        yield
-        self.group = before
-
-    @contextmanager
-    def scope(self) -> Iterator[None]:
-        self.scopes.append(_Scope())
-        yield
-        self.scopes.pop()
 
     # -- instructions -------------------------------------------------------------------------
 
@@ -466,6 +380,9 @@ class Emitter(Accumulators):
             values = self.positions(v.over[0])
         else:
             args = [self.value(a) for a in v.args]
+            if v.word == "div" and self._by_size(i, v):
+                self.scopes[-1].values[i] = [self._divided(v, x) for x in args[0]]
+                return
             have = self.kernel.values[v.args[0]].dtype if v.word != "where" else self.kernel.values[v.args[1]].dtype
             values = []
             for n in range(self.copies(i)):
@@ -474,6 +391,33 @@ class Emitter(Accumulators):
                     xs = [f.splat(x, lanes) if not x.lanes else x for x in xs]
                 values.append(convert(xs[0], have, v.dtype) if v.op == "cast" else apply(v.word, have, v.dtype, xs))
         self.scopes[-1].values[i] = values
+
+    def _by_size(self, i: int, v: Instr) -> bool:
+        """Is it a division of floats by a size, once for a row: a mean?"""
+        k, count = self.kernel, self.kernel.values[v.args[1]]
+        return is_float(v.dtype) and not is_half(v.dtype) and count.op == "cast" and k.values[count.args[0]].op == "size" \
+            and any(s.loops for s in k.stages) and not any(self.depends[i] & set(s.loops) for s in k.stages)
+
+    def _divided(self, v: Instr, x: Value) -> Value:
+        """By a power of two it is a product, with the same bits and a third of the time; which a known size would have been."""
+        f, count = self.f, self.value(v.args[1])[0]
+        size = self.size(self.kernel.values[self.kernel.values[v.args[1]].args[0]].data)
+
+        def inverse() -> tuple[Value, Value]:
+            c = size.to(count.kind)
+            return (size & (size - 1)).eq(0) & size.ge(1), f.const(1.0, c.kind) / c
+
+        exact, part = self.invariant(("inverse", size.ref, count.kind), inverse)
+        product, quotient, done = f.labels("mean", "product", "quotient", "done")
+        f.line(f"br i1 {exact.ref}, label %{product}, label %{quotient}")
+        f.label(product)
+        one = x * part
+        f.line(f"br label %{done}")
+        f.label(quotient)
+        other = x / count
+        f.line(f"br label %{done}")
+        f.label(done)
+        return f.phi(one, (one, product), (other, quotient))
 
     def positions(self, r: int) -> list[Value]:
         """A loop variable as a value."""
@@ -506,13 +450,15 @@ class Emitter(Accumulators):
         direct = i not in self.carried
         accs = [self._load_home(i, n) for n in range(len(news))] if direct else self.carried[i]
         for n, new in enumerate(news):
-            joined = reducing.combine(v.word, dtype, accs[n], new)
-            if self.mask is not None and new[0].lanes:
-                joined = tuple(select(self.mask, x, y) for x, y in zip(joined, accs[n], strict=True))
+            mask = self.mask(n)
+            joined = new if i in self.fresh else reducing.combine(v.word, dtype, accs[n], new)
+            if mask is not None and new[0].lanes:
+                joined = tuple(select(mask, x, y) for x, y in zip(joined, accs[n], strict=True))
             accs[n] = joined
             if direct:
                 for x, name in zip(joined, self.homes[i][n], strict=True):
                     self.f.line(f"store {x.type} {x.ref}, ptr {name}")
+        self.fresh.discard(i)
 
     def placed(self, v: Instr, x: Value, n: int) -> Accumulator:
         """A value with its position."""
@@ -569,7 +515,7 @@ class Emitter(Accumulators):
     # -- choices ------------------------------------------------------------------------------
 
     def _unroll(self) -> int:
-        return choices.unroll(self.kernel, self.lanes, self.bits, self.target.bits)
+        return choices.unroll(self.kernel, self.depends, self.lanes, self.bits, self.target.bits)
 
 
 def emit_kernel(kernel: Kernel, target: Target, name: str) -> Code:

@@ -73,11 +73,11 @@ class Partials:
                 self._store(base, loop.index, elements, part, x)
         self.base[i] = base
 
-    def _store(self, base: str, at: Value, elements: Value, part: int, x: Value) -> None:
+    def _store(self, base: str, at: Value, elements: Value, part: int, x: Value, mask: Value | None = None) -> None:
         kind = memory_kind(np.dtype(bool)) if x.kind == "i1" else x.kind
         y = x.to("i8", signed=False) if x.kind == "i1" else x
         p = self._pointer(base, at, elements, part, kind)
-        store(p, y, self.e.mask if y.lanes else None)
+        store(p, y, mask)
 
     def _pointer(self, base: str, at: Value, elements: Value, part: int, kind: str) -> str:
         f = self.e.f
@@ -86,11 +86,11 @@ class Partials:
         t = Value(f, "", kind).type
         return f.op(f"getelementptr {t}, ptr {base}, i64 {at.ref}")
 
-    def _load(self, base: str, at: Value, elements: Value, part: int, kind: str, lanes: int) -> Value:
+    def _load(self, base: str, at: Value, elements: Value, part: int, kind: str, lanes: int = 0, mask: Value | None = None) -> Value:
         f = self.e.f
         memory = "i8" if kind == "i1" else kind
         p = self._pointer(base, at, elements, part, memory)
-        x = load(p, Value(f, "", memory, lanes), self.e.mask if lanes else None)
+        x = load(p, Value(f, "", memory, lanes), mask)
         return x.ne(0) if kind == "i1" else x
 
     def kept_index(self, kept: Sequence[int]) -> tuple[Value, Value]:
@@ -108,16 +108,17 @@ class Partials:
         base = self.base[i]
         words = reducing.kinds(v.word, dtype)
         for n, new in enumerate(news):
+            mask = self.e.mask(n)
             if new[0].lanes and self.e.vector not in kept:
-                lane_masked = new
-                if self.e.mask is not None:
+                if mask is not None:
                     none = reducing.identity(self.e.f, v.word, dtype, new[0].lanes)
-                    lane_masked = tuple(select(self.e.mask, x, y) for x, y in zip(new, none, strict=True))
-                new = reducing.horizontal(v.word, dtype, lane_masked)
-            here = at + n * self.e.lanes if new[0].lanes else at
-            old = tuple(self._load(base, here, elements, part, kind, new[0].lanes) for part, kind in enumerate(words))
+                    new = tuple(select(mask, x, y) for x, y in zip(new, none, strict=True))
+                new, mask = reducing.horizontal(v.word, dtype, new), None
+            lanes = new[0].lanes
+            here, mask = (at + n * self.e.lanes, mask) if lanes else (at, None)
+            old = tuple(self._load(base, here, elements, part, kind, lanes, mask) for part, kind in enumerate(words))
             for part, x in enumerate(reducing.combine(v.word, dtype, old, new)):
-                self._store(base, here, elements, part, x)
+                self._store(base, here, elements, part, x, mask)
 
     def put(self, i: int, at: Value, elements: Value, acc: Accumulator) -> None:
         """One element of this chunk's array."""
@@ -154,14 +155,14 @@ class Partials:
         base = self.e.pointer(len(self.e.kernel.operands))
         step, start = self.e.size(nbytes), self.e.size(offset)
         zero = f.const(0, "i64")
-        first = [reducing.identity(f, v.word, dtype, lanes) for _ in range(group)]
+        first = [self.e.first(i, lanes)] * group
         with f.loop(zero, self.e.chunk, f.const(1, "i64"), "chunks") as loop:
             accs = [tuple(loop.carry(x) for x in acc) for acc in first]
             here = start + loop.index * step
             part_base = f.op(f"getelementptr i8, ptr {base.ref}, i64 {here.ref}")
             for n in range(group):
                 place = at + n * self.e.lanes if wide else at
-                new = tuple(self._load(part_base, place, elements, part, kind, lanes) for part, kind in enumerate(words))
+                new = tuple(self._load(part_base, place, elements, part, kind, lanes, self.e.mask(n) if wide else None) for part, kind in enumerate(words))
                 for p, x in zip(accs[n], reducing.combine(v.word, dtype, accs[n], new), strict=True):
                     loop.next(p, x)
-        return [self.e.finished(v, reducing.result(v.word, dtype, acc)) for acc in accs]
+        return [self.e.finished(i, acc) for acc in accs]

@@ -25,7 +25,7 @@ from graphc.backends.llvm.elements import loaded, memory_kind, stored
 from graphc.backends.llvm.reducing import Accumulator
 from graphc.backends.llvm.tiles import first_lanes, plain, stride
 from graphc.backends.llvm.transposing import transposed
-from graphc.backends.llvm.values import Value, select
+from graphc.backends.llvm.values import Value, select, shuffle
 from graphc.dims import Size
 from graphc.kernel import Index, Instr, Kernel
 from graphc.ops import OPS
@@ -87,8 +87,6 @@ def _longest(k: Kernel, depends: Ranges, turned: int, lanes: int) -> int:
     for v, ranges in zip(k.values, depends, strict=True):  # a function of one number for a row: one by one, else of many rows at once
         if v.op == "apply" and OPS[v.word].flops >= FUNCTION and ranges & set(k.grid) and k.vector not in ranges:
             ends += OPS[v.word].flops / 4
-    if not isinstance(k.ranges[k.vector].extent, int):
-        ends *= 2  # loops whose rounds are not known have ends of their own
     if turned and ends <= 1.0:
         return 0
     return min(LONGEST, int(2 * lanes * ends) // turned - 1 if turned else LONGEST)
@@ -162,8 +160,9 @@ class Staging:
             several = [reducing.combine(word, dtype, a, b) for a, b in zip(several[:half], several[half:], strict=True)]
         old = self._load_kept(i, e.index[self.row])
         joined = reducing.combine(word, dtype, old, several[0])
-        if e.mask is not None:
-            joined = tuple(select(e.mask, x, y) for x, y in zip(joined, old, strict=True))
+        mask = e.mask(0)
+        if mask is not None:
+            joined = tuple(select(mask, x, y) for x, y in zip(joined, old, strict=True))
         for part, x in enumerate(joined):
             f.line(f"store {x.type} {x.ref}, ptr {self._kept(i, part, x, e.index[self.row])}")
 
@@ -239,27 +238,32 @@ class Staging:
         with e.scope(), f.loop(zero, f.const(e.group, "i64"), one, "rows") as rows, e.scope():
             corners = self._rows(place, rows.index)
             if not isinstance(extent, int):
+                # tiles end where the row ends, also where that makes them overlap
                 narrow, wide, done = f.labels("tile", "narrow", "wide", "done")
-                f.line(f"br i1 {m.gt(w // 2).ref}, label %{wide}, label %{narrow}")
-                f.label(narrow)
-                self._tile(place, corners, rows.index, zero, first_lanes(f, m, w), w // 2, out)
-                f.line(f"br label %{done}")
-                f.label(wide)
-                with f.loop(zero, m, step, "columns") as loop:
-                    self._tile(place, corners, rows.index, loop.index, first_lanes(f, m - loop.index, w), w, out)
-                f.line(f"br label %{done}")
+                f.line(f"br i1 {m.lt(w).ref}, label %{narrow}, label %{wide}")
+                for label, columns in ((narrow, w // 2), (wide, w)):
+                    f.label(label)
+                    last = m - columns
+                    there: int | Value = columns
+                    if label == narrow:
+                        there = select(last.lt(0), m, m.like(columns))
+                        last = select(last.lt(0), m.like(0), last)
+                    with f.loop(zero, m, f.const(columns, "i64"), "columns") as loop:
+                        start = select(loop.index.lt(last), loop.index, last)
+                        self._tile(place, corners, rows.index, start, there, columns, out)
+                    f.line(f"br label %{done}")
                 f.label(done)
                 return
             whole, rest = divmod(extent, w)
             if whole == 1:
-                self._tile(place, corners, rows.index, zero, None, w, out)
+                self._tile(place, corners, rows.index, zero, w, w, out)
             elif whole:
                 with f.loop(zero, f.const(whole * w, "i64"), step, "columns") as loop:
-                    self._tile(place, corners, rows.index, loop.index, None, w, out)
+                    self._tile(place, corners, rows.index, loop.index, w, w, out)
             if rest and whole:  # the last columns once more
-                self._tile(place, corners, rows.index, f.const(extent - w, "i64"), None, w, out)
+                self._tile(place, corners, rows.index, f.const(extent - w, "i64"), w, w, out)
             elif rest:
-                self._tile(place, corners, rows.index, zero, f.vector([lane < rest for lane in range(w)], "i1"), rest, out)
+                self._tile(place, corners, rows.index, zero, rest, rest, out)
 
     def _rows(self, place: Place, n: Value) -> list[str]:
         """Where the rows of the n-th vector of rows begin; beyond the last row, the last one again."""
@@ -269,7 +273,7 @@ class Staging:
         base = e.access.scalar_pointer(operand, index._replace(terms=tuple(t for t in index.terms if t[0] != self.row)), frozenset(e.index))
         element, step = f.value("", self._shape(place).kind).type, e.size(stride(index, r))
         first = e.index[r] + n * w
-        if e.mask is not None:
+        if e.masks:
             last = e.size(e.kernel.ranges[r].extent) - 1
             at = [select((first + k).lt(last), first + k, last) * step for k in range(w)]
             return [f.op(f"getelementptr {element}, ptr {base.ref}, i64 {x.ref}") for x in at]
@@ -278,26 +282,43 @@ class Staging:
             found.append(f.op(f"getelementptr {element}, ptr {found[-1]}, i64 {step.ref}"))
         return found
 
-    def _tile(self, place: Place, corners: Sequence[str], n: Value, column: Value, mask: Value | None, count: int, out: bool) -> None:
-        """``count`` columns of w rows from ``column`` on; ``mask``: those that there are."""
+    def _tile(self, place: Place, corners: Sequence[str], n: Value, column: Value, there: int | Value, count: int, out: bool) -> None:
+        """``count`` columns of w rows from ``column`` on, as far as they are ``there``.
+
+        Where half a vector holds them, two rows share one: half as many vectors to turn.
+        """
         e, f, w = self.e, self.e.f, self.e.lanes
         shape = self._shape(place)
+        parts = 2 if count <= w // 2 and w // 2 * shape.bits >= 128 else 1
+        width = w // parts
+        part = Value(f, "", shape.kind, width)
+        if isinstance(there, Value):
+            mask: Value | None = first_lanes(f, there, width)
+        else:
+            mask = None if there >= width else f.vector([lane < there for lane in range(width)], "i1")
         element = f.value("", shape.kind).type
         at = [f.op(f"getelementptr {element}, ptr {p}, i64 {column.ref}") for p in corners]
         if not out:
-            for t, x in enumerate(transposed(memory.load(p, shape, mask) for p in at)[:count]):
+            rows = [memory.load(p, part, mask) for p in at]
+            if parts == 2:
+                rows = [shuffle(x, y, range(w)) for x, y in zip(rows[:width], rows[width:], strict=True)]
+            for t, x in enumerate(transposed(rows, parts)[:count]):
                 f.line(f"store {x.type} {x.ref}, ptr {self._vector(place, column + t if t else column, n)}")
             return
         columns = []
-        for t in range(w):
+        for t in range(width):
             if t >= count:
                 columns.append(f.value("poison", shape.kind, w))
                 continue
             p = self._vector(place, column + t if t else column, n)
             columns.append(f.value(f.op(f"load {shape.type}, ptr {p}"), shape.kind, w))
-        for k, (p, x) in enumerate(zip(at, transposed(columns), strict=True)):
-            if e.mask is not None:  # rows that there are
-                some = select(e.mask.lane(k), mask if mask is not None else f.const(True, "i1", w), f.const(False, "i1", w))
+        rows = transposed(columns, parts)
+        if parts == 2:
+            rows = [shuffle(x, x, half) for half in (range(width), range(width, w)) for x in rows]
+        for k, (p, x) in enumerate(zip(at, rows, strict=True)):
+            rows_there = e.mask(0)
+            if rows_there is not None:
+                some = select(rows_there.lane(k), mask if mask is not None else f.const(True, "i1", width), f.const(False, "i1", width))
                 memory.store(p, x, some)
             else:
                 memory.store(p, x, mask)

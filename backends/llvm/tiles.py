@@ -305,7 +305,8 @@ class Tiles:
         nu, nv = self.n[self.u], self.n[self.v]
         with self.when(self.large):
             self.prefetch({self.u: u0, self.v: v0})
-        with e.scope(), e.at(self.v, v0, self.lanes(nv)):
+        mask = self.lanes(nv)
+        with e.scope(), e.at(self.v, v0, [] if mask is None else [mask]):
             e.prepare(self.others | {self.v}, e.kernel.stages)
             if self.looped:
                 self.full_looped(u0, v0)
@@ -435,7 +436,7 @@ class Tiles:
         zero, one, all_ = f.const(0, "i64"), f.const(1, "i64"), f.const(w, "i64")
         u_mask, v_mask = first_lanes(f, nu, w), first_lanes(f, nv, w)
         u_last = shuffle(u_mask, u_mask, range(w - 1, -1, -1)) if any(self.flipped(i) for i in self.buffers) else u_mask
-        with e.scope(), e.at(self.v, v0, v_mask):
+        with e.scope(), e.at(self.v, v0, [v_mask]):
             e.prepare(self.others | {self.v}, e.kernel.stages)
             for i in self.crossing.loads:
                 corner = self.corner(i, u0, v0)

@@ -23,8 +23,11 @@ def group(bits: int, w: int) -> int:
     return min(max(128 // bits, 1), w)
 
 
-def transposed(rows: Iterable[Value]) -> list[Value]:
-    """w vectors of w lanes each, transposed; a group is joined as soon as it is there."""
+def transposed(rows: Iterable[Value], parts: int = 1) -> list[Value]:
+    """w vectors of w lanes each, transposed; a group is joined as soon as it is there.
+
+    ``parts``: each vector holds the rows of so many smaller squares side by side, which are transposed where they are.
+    """
     groups: list[list[Value]] = []
     pending: list[Value] = []
     for x in rows:
@@ -32,7 +35,7 @@ def transposed(rows: Iterable[Value]) -> list[Value]:
         if len(pending) == group(x.bits, x.lanes):
             groups.append(first_rounds(pending))
             pending = []
-    columns = [last_rounds(regs) for regs in zip(*groups, strict=True)]
+    columns = [last_rounds(regs, parts) for regs in zip(*groups, strict=True)]
     return [regs[n] for n in range(len(groups)) for regs in columns]
 
 
@@ -55,11 +58,13 @@ def first_rounds(regs: Sequence[Value]) -> list[Value]:
     return [found[int(f"{c:0{bits}b}"[::-1], 2)] if bits else found[c] for c in range(inside)]
 
 
-def last_rounds(regs: Sequence[Value]) -> list[Value]:
+def last_rounds(regs: Sequence[Value], parts: int = 1) -> list[Value]:
     """Registers c of all groups, in order: columns c, c + inside, c + 2 inside, ..."""
     w = regs[0].lanes
-    inside = w // len(regs)
-    even = [lane for lane in range(2 * w) if not lane // inside % 2]
+    part = w // parts
+    inside = part // len(regs)
+    lanes = [lane for p in range(0, w, part) for lane in (*range(p, p + part), *range(w + p, w + p + part))]
+    even = [lane for n, lane in enumerate(lanes) if not n // inside % 2]
     odd = [lane + inside for lane in even]
     found = list(regs)
     step = 1
