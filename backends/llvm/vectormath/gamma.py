@@ -4,10 +4,8 @@ Arguments from -1/2 (gammaln) or 0 (digamma) to 10 are shifted by whole numbers 
 larger ones have Stirling's series, of which a minimax polynomial in 1/x^2 is left; negative ones are reflected,
 in code that runs only if some lane needs it.
 
-What is promised: 4 ULP for positive arguments (f32: 1), also at the roots 1 and 2 of gammaln and 1.46... of digamma.
-Between the negative whole numbers both functions have roots that are not floats and are reached by a difference
-of larger numbers; there the error is at most 4 ULP of the larger number, which is about 4 2^-52 (1 + |x| log|x|) for
-gammaln and 4 2^-52 (1 + log|x|) for digamma.  For f32 that is nothing: this part is computed with the polynomials of f64.
+What is promised: 4 ULP (f32: 1), also at the roots: 1 and 2 of gammaln, 1.46... of digamma, and those between the negative whole numbers.
+There f64 sums with more bits (reflection.py); for f32 the polynomials of f64 are enough.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from collections.abc import Callable
 from graphc.backends.llvm.values import Value, select
 from graphc.backends.llvm.vectormath.common import muladd, polynomial, two_product
 from graphc.backends.llvm.vectormath.logarithm import log
+from graphc.backends.llvm.vectormath.reflection import digamma_reflected, gammaln_reflected
 
 __all__ = ["FUNCTIONS", "digamma", "gammaln"]
 
@@ -72,11 +71,12 @@ def gammaln_of(x: Value, form: str) -> Value:
     usual = _gammaln_above(z, form)
 
     def slow() -> Value:
-        # a difference of larger numbers: the long polynomials for both forms
-        above = usual if form == "f64" else _gammaln_above(z, "f64")
         r = (z - z.rint()).abs()
-        # gamma(x) gamma(-x) = -pi / (x sin(pi x)); the whole numbers give an infinity
-        mirrored = -log(z * r * polynomial(r * r, SINE)) - above
+        if form == "f64":
+            mirrored = gammaln_reflected(z)
+        else:  # gamma(x) gamma(-x) = -pi / (x sin(pi x)), a difference of larger numbers: the long polynomials
+            mirrored = -log(z * r * polynomial(r * r, SINE)) - _gammaln_above(z, "f64")
+        # the whole numbers give an infinity
         return select(r.eq(0.0) | z.eq(float("inf")), z.like(float("inf")), mirrored)
 
     return x.f.rare(reflected, usual, slow)
@@ -114,10 +114,12 @@ def digamma_of(x: Value, form: str) -> Value:
     usual = _digamma_above(z, form)
 
     def slow() -> Value:
-        above = usual if form == "f64" else _digamma_above(z, "f64")
         r = x - x.rint()
-        cotangent = muladd(r, polynomial(r * r, COTANGENT), 1.0 / r)
-        return select(r.eq(0.0), r.like(float("nan")), above - cotangent)
+        if form == "f64":
+            mirrored = digamma_reflected(-x)
+        else:
+            mirrored = _digamma_above(z, "f64") - muladd(r, polynomial(r * r, COTANGENT), 1.0 / r)
+        return select(r.abs().gt(0.0), mirrored, r.like(float("nan")))  # r is NaN for an infinity
 
     return x.f.rare(reflected, usual, slow)
 

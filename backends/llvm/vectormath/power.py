@@ -94,20 +94,21 @@ def double_power(x: Value, y: Value) -> Value:
     return muladd(r, polynomial(r, LONG2["f32"]), 1.0) * power_of_two(n)
 
 
-def precise_log(x: Value) -> tuple[Value, Value]:
-    """log x in float64 as two numbers, at most one register, x >= 0."""
-    f = x.f
-    wide = registers512(x)
-    if wide:
+def near_one(x: Value) -> tuple[Value, Value, Value, Value]:
+    """x = 2^e (1 + r + r_low) / c in float64, at most one register, x >= 0: e, r, r_low, and c's index in RECIPROCALS."""
+    if registers512(x):
         e, m, j = take_apart(x)
     else:
         e, less, m_bits = series_parts(x, True, THREE_QUARTERS)
         m, j = less + 1.0, m_bits.lshr(48) & 15
-    c = f.lookup("log_reciprocals_log_f64", RECIPROCALS["log", "f64"], j, "f64")
-    t = f.lookup("log_logs_log_f64", LOGS["log", "f64"], j, "f64")
-    # m c - 1 = r + r_low, exactly
-    product, product_low = two_product(m, c)
-    r, r_low = fast_two_sum(product - 1.0, product_low)
+    product, product_low = two_product(m, x.f.lookup("log_reciprocals_log_f64", RECIPROCALS["log", "f64"], j, "f64"))
+    return e, *fast_two_sum(product - 1.0, product_low), j
+
+
+def precise_log(x: Value) -> tuple[Value, Value]:
+    """log x in float64 as two numbers, at most one register, x >= 0."""
+    e, r, r_low, j = near_one(x)
+    t = x.f.lookup("log_logs_log_f64", LOGS["log", "f64"], j, "f64")
     # e ln2 + t + r - r^2 / 2 one after another, each with what its rounding loses
     high, low = LN2_SHORT["f64"]
     total, lost = two_sum(e * high, t)
@@ -116,7 +117,7 @@ def precise_log(x: Value) -> tuple[Value, Value]:
     total, lost3 = fast_two_sum(total, -square)
     small = muladd(r * r * r, polynomial(r, LOG_SHORT, 2), muladd(e, low, (lost + lost2) + (lost3 - square_low)) + r_low * (1.0 - r))
     total, small = fast_two_sum(total, tame(small, 2.0**-10))  # the sum of infinities is NaN
-    return (total, small) if wide else (finish(x, total), small)
+    return (total if registers512(x) else finish(x, total)), small
 
 
 @per_register
