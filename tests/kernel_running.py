@@ -21,7 +21,7 @@ from children import FILL, CrashError, Pages, expendable, in_child
 
 import graphc as gc
 from graphc import dims
-from graphc.backends.llvm import access, driver, kernels, staging, tiles
+from graphc.backends.llvm import access, costs, kernels, staging, tiles
 from graphc.backends.llvm.runner import Native
 from graphc.backends.llvm.target import Target, host
 from graphc.dims import Symbol
@@ -90,8 +90,8 @@ class Compiled:
             if setting.unroll is not None:
                 stack.enter_context(mock.patch.object(kernels.Emitter, "_unroll", lambda e: setting.unroll))
             if setting.chunks:
-                stack.enter_context(mock.patch.object(driver, "CHUNK_NS", 0))
-                stack.enter_context(mock.patch.object(driver, "SERIAL_NS", 0))
+                stack.enter_context(mock.patch.object(costs, "CHUNK_NS", 0))
+                stack.enter_context(mock.patch.object(costs, "SERIAL_NS", 0))
             if setting.large:
                 stack.enter_context(mock.patch.object(access, "PAST_CACHE", 0))
                 for name, value in (("LARGE", 0), ("PAST_CACHE", 0), ("PANEL", 32)):

@@ -22,7 +22,7 @@ from graph_subjects import Difference, Subject, bits, compare
 import graphc as gc
 from graphc import dims
 from graphc.backends import Options
-from graphc.backends.llvm import driver
+from graphc.backends.llvm import costs
 from graphc.backends.llvm.pool import pool
 from graphc.backends.llvm.runner import LlvmRunner
 from graphc.backends.llvm.target import Target, host
@@ -151,7 +151,7 @@ def poison(f: gc.Function) -> None:
 @contextmanager
 def cut_small() -> Iterator[None]:
     """Functions that are compiled meanwhile cut their work into as many pieces as they may, and share out all of it."""
-    with mock.patch.object(driver, "CHUNK_NS", 0), mock.patch.object(driver, "SERIAL_NS", 0):
+    with mock.patch.object(costs, "CHUNK_NS", 0), mock.patch.object(costs, "SERIAL_NS", 0):
         yield
 
 

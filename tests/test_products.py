@@ -14,7 +14,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from graphc.backends.llvm.products import KINDS, Product, product_module, row_grain, scratch_elements
+from graphc.backends.llvm.product_numbers import KINDS
+from graphc.backends.llvm.products import Product, product_module, row_grain, scratch_elements
 from graphc.backends.llvm.target import Target, host
 
 HOST = host()

@@ -29,9 +29,9 @@ import numpy as np
 from graphc import backends, dims, settings
 from graphc.backends.llvm import engine as engines
 from graphc.backends.llvm.capi import LAYOUTS, SIZES
+from graphc.backends.llvm.costs import MULADDS, SERIAL_NS, kernel_cost, thinness
 from graphc.backends.llvm.door_sizes import ACCEPTS, AXES, FORMS, RELATIONS
 from graphc.backends.llvm.door_text import TABLE, door_module
-from graphc.backends.llvm.driver import MULADDS, SERIAL_NS, kernel_cost, thinness
 from graphc.backends.llvm.pool import pool
 from graphc.backends.llvm.target import host
 from graphc.dims import Call, Dim, Size, Symbol
@@ -433,7 +433,7 @@ def _record(m: Machine, runner: Any, door: Any, structure: Any, careful: Callabl
     for s in program.slabs:
         if s.place == "constant":
             template[s.id] = rows.object(s.data) and s.data.ctypes.data
-    locks = [rows.object(method) for s in door.locked for method in (s.container.lock.acquire, s.container.lock.release)]
+    locks = [rows.object(method) for s in door.locked for method in (functools.partial(_acquire, s.container.lock), s.container.lock.release)]
     minima = [word for pair in _minima(door, program, symbols) for word in pair]
     products = [word for product in bound.products for word in (len(product), *product)]
 
@@ -457,6 +457,12 @@ def _record(m: Machine, runner: Any, door: Any, structure: Any, careful: Callabl
     record[:] = _words("rec", fields)
     record.kept, record.end = [*rows.kept, native, m], (m.release, record.ctypes.data)
     return record
+
+
+def _acquire(lock: Any) -> None:
+    """Wait for a lock, and look for Ctrl-C: one that came just before the wait does not end it."""
+    while not lock.acquire(timeout=0.05):
+        pass
 
 
 def _leaves(rows: _Rows, m: Machine, door: Any, program: Program, slot: Mapping[Size, int],

@@ -15,76 +15,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from graphc import dims
 from graphc.backends.llvm.clock import Clock
+from graphc.backends.llvm.costs import Cut, cut, cut_at
 from graphc.backends.llvm.formulas import size_value
 from graphc.backends.llvm.kernels import Code, emit_kernel
+from graphc.backends.llvm.multiplying import Multiplying
 from graphc.backends.llvm.ordered import ordered_module
-from graphc.backends.llvm.partials import MOST_CHUNKS
-from graphc.backends.llvm.products import Product as Spec
-from graphc.backends.llvm.products import product_module, row_grain
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.values import Body, Module, Value, select
+from graphc.backends.llvm.values import Body, Module, Value
 from graphc.dims import Size, Symbol
-from graphc.kernel import Instr, Kernel, Launch, Ordered, Product, Program
-from graphc.ops import OPS
+from graphc.kernel import Kernel, Launch, Ordered, Product, Program
 
-__all__ = ["Writer", "kernel_cost", "thinness"]
-
-#: estimated nanoseconds of work in one chunk, and below which a launch stays on one thread
-CHUNK_NS, SERIAL_NS = 8000, 10000
-#: multiplications with additions in a nanosecond, roughly
-MULADDS = 40
+__all__ = ["Writer"]
 
 
-def kernel_cost(kernel: Kernel) -> float:
-    """Estimated nanoseconds for one iteration of the innermost loop, on one core."""
-    return 0.02 + sum(_cost(v) for v in kernel.values)
-
-
-def _cost(v: Instr) -> float:
-    """Estimated nanoseconds of one instruction for one element: float64 takes twice as long."""
-    return 0.015 * (OPS[v.word].flops if v.op == "apply" else 1.0) * max(1, v.dtype.itemsize // 4)
-
-
-def thinness(*sizes: Size) -> int:
-    """How much longer a multiplication takes in a product with few rows or columns: that is reading the other matrix."""
-    return max([8 // n for n in sizes if isinstance(n, int) and 0 < n < 8], default=1)
-
-
-class _Cut(NamedTuple):
-    """How a launch is cut: iterations of the first loop in a chunk, chunks, and 1 where it is work for several threads, else 0."""
-
-    rows: Size
-    chunks: Size
-    wide: Size
-
-
-def _cut(kernel: Kernel, block: int) -> _Cut:
-    """From sizes alone: the bits of a reduction over the grid depend on it."""
-    extent = kernel.ranges[kernel.grid[0]].extent
-    points = dims.product(kernel.ranges[r].extent for r in kernel.grid[1:])
-    each: Size = 0  # picoseconds at one point of the grid
-    for stage in kernel.stages:
-        cost = max(1, round(1000 * sum(_cost(kernel.values[i]) for i in stage.body)))
-        each = each + dims.product(kernel.ranges[r].extent for r in stage.loops) * cost
-    return _cut_at(extent, points * each, block)
-
-
-def _cut_at(extent: Size, each: Size, block: int) -> _Cut:
-    """``extent`` iterations of so many picoseconds."""
-    work = dims.dim_max(each, 1)
-    rows = dims.dim_max(dims.floordiv(CHUNK_NS * 1000, work) + 1, dims.floordiv(extent + (MOST_CHUNKS - 1), MOST_CHUNKS))
-    rows = dims.floordiv(rows + (block - 1), block) * block
-    wide = dims.dim_min(dims.dim_max(extent * work - SERIAL_NS * 1000, 0), 1)
-    return _Cut(rows, dims.floordiv(extent + rows - 1, rows), wide)
-
-
-class Writer:
+class Writer(Multiplying):
     """Writes the driver of one program: a function for each stretch of steps between call-outs."""
 
     def __init__(self, program: Program, target: Target, symbols: Sequence[Symbol], profile: bool = False) -> None:
@@ -236,13 +183,13 @@ class Writer:
             self.fill([*operands, scratch, "i64 0", *sizes])
             f.line(f"call void @{code.name}(ptr %context, i64 0)")
             return
-        cut = _cut(kernel, code.block)
-        self.chunks(code.name, [*operands, scratch], sizes, cut, kernel.ranges[kernel.grid[0]].extent, code.split)
+        parts = cut(kernel, code.block)
+        self.chunks(code.name, [*operands, scratch], sizes, parts, kernel.ranges[kernel.grid[0]].extent, code.split)
         if code.finish_text:
             self.module.declare(code.name + "_finish", "void (ptr, i64)")
-            f.line(f"call void @{code.name}_finish(ptr %context, i64 {self.size(cut.chunks).ref})")
+            f.line(f"call void @{code.name}_finish(ptr %context, i64 {self.size(parts.chunks).ref})")
 
-    def chunks(self, name: str, context: Sequence[str], sizes: Sequence[str], cut: _Cut, extent: Size, split: bool) -> None:
+    def chunks(self, name: str, context: Sequence[str], sizes: Sequence[str], cut: Cut, extent: Size, split: bool) -> None:
         """Call a kernel for all its chunks, on several threads where that pays.  ``split``: do results depend on how it is cut?"""
         f = self.f
         whole = extent if not split else cut.rows
@@ -279,113 +226,4 @@ class Writer:
             at = self.size(v.offset * self.program.slabs[v.slab].dtype.itemsize)
             pointers.append("ptr " + f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {at.ref}"))
         sizes = [f"i64 {self.size(s).ref}" for s in code.sizes]
-        self.chunks(name, pointers, sizes, _cut_at(code.chunked, code.rest * code.cost, code.block), code.chunked, False)
-
-    # -- products -----------------------------------------------------------------------------
-
-    def product(self, step: Product) -> None:
-        """Loops over the leading axes around the product of two matrices."""
-        f = self.f
-        a, b, out = step.a, step.b, step.out
-        m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-        dtype = self.program.slabs[out.slab].dtype
-        steps = [a.strides[-2], a.strides[-1], b.strides[-2], b.strides[-1], out.strides[-2]]
-        if m == 1 and n != 1:  # C' = B'A': the columns become rows, which can be shared out, and B need not be packed
-            a, b = b, a
-            m, n, steps = n, m, [steps[3], steps[2], steps[1], steps[0], 1]
-        spec = _spec(dtype, m, n, k, steps)
-        name, text = product_module(spec, self.target)
-        self.kernels[name] = text
-        pack = name + "p_pack"
-        if spec.packed:
-            self.kernels[pack] = text.replace("@" + name, "@" + name + "p")
-            self.module.declare(pack, "void (ptr, ptr, i64, i64, i64, i64)")
-            self.scratch = dims.dim_max(self.scratch, k * n * dtype.itemsize + 64)
-        self.module.declare(name, _PRODUCT)
-        lead = out.shape[:-2]
-        views = (out, a, b)
-        grain = row_grain(spec, self.target)
-
-        def matrix(offsets: Sequence[Value]) -> None:
-            pc, pa, pb = (f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {o.ref}") for v, o in zip(views, offsets, strict=True))
-            numbers = [self.size(x).ref for x in (m, n, k, *steps)]
-            if spec.packed:
-                scratch = self.scratch_address()
-                f.line(f"call void @{pack}(ptr {scratch}, ptr {pb}, i64 {numbers[1]}, i64 {numbers[2]}, i64 {numbers[5]}, i64 {numbers[6]})")
-                pb, numbers[5], numbers[6] = scratch, numbers[1], "1"
-            self.rows(name, [pc, pa, pb], numbers, m, n * k * thinness(n), grain)
-
-        def loops(axis: int, offsets: list[Value]) -> None:
-            if axis == len(lead):
-                matrix(offsets)
-                return
-            with f.loop(f.const(0, "i64"), self.size(lead[axis]), f.const(1, "i64"), "batch") as loop:
-                loops(axis + 1, [o + loop.index * self.size(v.strides[axis] * dtype.itemsize) for o, v in zip(offsets, views, strict=True)])
-
-        loops(0, [self.size(v.offset * dtype.itemsize) for v in views])
-
-    def rows(self, name: str, pointers: Sequence[str], numbers: Sequence[str], m: Size, work: Size, grain: int) -> None:
-        """The rows of one product, in chunks where it is large.  Each row's bits are the same however they are cut."""
-        f = self.f
-        args = ", ".join([*(f"ptr {p}" for p in pointers), *(f"i64 {x}" for x in numbers), "ptr null"])
-        count, each = self.size(m), self.size(work)
-        if isinstance(m, int) and isinstance(work, int) and m * work <= SERIAL_NS * MULADDS:
-            f.line(f"call void @{name}({args}, i64 0, i64 {count.ref})")
-            return
-        threads = f.value("%threads", "i64")
-        wide = (count * each).gt(SERIAL_NS * MULADDS) & threads.gt(1)
-        parallel, serial, done = f.labels("product", "parallel", "serial", "done")
-        f.line(f"br i1 {wide.ref}, label %{parallel}, label %{serial}")
-        f.label(parallel)
-        per = f.const(CHUNK_NS * MULADDS, "i64").udiv(select(each.lt(1), each.like(1), each)) + 1
-        share = (count + threads - 1).udiv(threads)
-        per = select(per.gt(share), share, per)
-        per = (per + (grain - 1)).udiv(grain) * grain
-        self.fill([f"ptr @{name}", *(f"ptr {p}" for p in pointers), *(f"i64 {x}" for x in numbers), f"i64 {per.ref}"])
-        self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
-        self.module.functions[:0] = [] if _TASK in self.module.functions else [_TASK]
-        f.line(f"call void @gc_parallel(ptr @rows, ptr %context, i64 {(count + per - 1).udiv(per).ref}, i64 {threads.ref})")
-        f.line(f"br label %{done}")
-        f.label(serial)
-        f.line(f"call void @{name}({args}, i64 0, i64 {count.ref})")
-        f.line(f"br label %{done}")
-        f.label(done)
-
-
-_PRODUCT = "void (ptr, ptr, ptr, i64, i64, i64, i64, i64, i64, i64, i64, ptr, i64, i64)"
-
-
-def _task() -> str:
-    """A chunk of rows: the context holds the product's address, its arguments, and the rows of a chunk."""
-    lines = ["define private void @rows(ptr %context, i64 %chunk) nounwind {"]
-    names = ["f", "c", "a", "b", "m", "n", "k", "s0", "s1", "s2", "s3", "s4", "rows"]
-    for i, name in enumerate(names):
-        kind = "ptr" if i < 4 else "i64"
-        lines += [f"  %{name}.p = getelementptr i64, ptr %context, i64 {i}", f"  %{name} = load {kind}, ptr %{name}.p"]
-    lines += ["  %lo = mul i64 %chunk, %rows", "  %end = add i64 %lo, %rows", "  %more = icmp slt i64 %end, %m",
-              "  %hi = select i1 %more, i64 %end, i64 %m",
-              "  call void %f(ptr %c, ptr %a, ptr %b, i64 %m, i64 %n, i64 %k, i64 %s0, i64 %s1, i64 %s2, i64 %s3, i64 %s4, ptr null, i64 %lo, i64 %hi)",
-              "  ret void", "}"]
-    return "\n".join(lines)
-
-
-_TASK = _task()
-
-
-def _spec(dtype: np.dtype[Any], m: Size, n: Size, k: Size, steps: Sequence[Size]) -> Spec:
-    """What is known of a product when compiling."""
-    kind = {"b": "bool", "f": f"f{8 * dtype.itemsize}"}.get(dtype.kind, f"i{8 * dtype.itemsize}")
-    if dtype.name == "bfloat16":
-        kind = "bf16"
-
-    def known(size: Size) -> int | None:
-        return size if isinstance(size, int) else None
-
-    def unit(row: Size, col: Size, columns: Size) -> tuple[str | None, int | None]:
-        if row == 1 and (columns == 1 or col != 1):
-            return "row", known(col)
-        return ("col", known(row)) if col == 1 else (None, None)
-
-    a_unit, a_step = unit(steps[0], steps[1], k)
-    b_unit, b_step = unit(steps[2], steps[3], n)
-    return Spec(kind, dtype.kind != "u", known(m), known(n), known(k), a_unit, b_unit, a_step, b_step, known(steps[4]))
+        self.chunks(name, pointers, sizes, cut_at(code.chunked, code.rest * code.cost, code.block), code.chunked, False)

@@ -1,0 +1,307 @@
+"""Large matrix products: both operands packed, in blocks that fit the caches.
+
+    void NAME(ptr c, ptr a, ptr b, i64 m, i64 n, i64 k, i64 a_row, i64 a_col, i64 b_row, i64 b_col, i64 c_row, ptr scratch, i64 lo, i64 hi)
+
+computes rows lo ... hi-1 of ``C = A @ B``, with ``Shape.scratch`` elements of scratch memory.  B's part for a block of k and a
+block of columns is laid out in panels: the columns of a tile side by side; A's part for a block of k and of rows as dense rows.
+Then the tiles run: each stays in registers while k runs through the block.  A panel is read again for each tile of the block of
+rows, A's part for each panel: one comes from the first two caches, the other from the second
+(K. Goto, R. van de Geijn, Anatomy of high-performance matrix multiplication, 2008).
+
+A tile goes on from what the block of k before has left in C, so every element is summed from the first to the last k: the
+same bits as in products.py, whatever the blocks and chunks.  Numbers that are computed with more bits than they are
+stored with go on in scratch memory and are rounded once.
+
+There is one module for a kind of numbers and a processor: all sizes and strides are arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from graphc.backends.llvm import memory
+from graphc.backends.llvm.product_numbers import Numbers
+from graphc.backends.llvm.target import Target
+from graphc.backends.llvm.transposing import transposed
+from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Shape", "blocked_module"]
+
+#: bytes of a panel's part of B for one block of k, of A's part for one block of rows, and of B's for one block of columns
+PANEL_BYTES, BLOCK_BYTES, SLICE_BYTES = 64 << 10, 256 << 10, 1 << 20
+#: rows from what is packed to what is fetched
+AHEAD = 8
+
+
+class Shape:
+    """The sizes of tiles and blocks for a kind of numbers on a processor.
+
+    ``rows`` and ``columns`` of a tile; ``deep``, ``high`` and ``wide``: k, rows and columns of a block; ``scratch``: elements of
+    scratch memory, of ``bytes`` each.
+    """
+
+    def __init__(self, kind: str, target: Target) -> None:
+        numbers = Numbers(kind, target)
+        self.bytes = BITS[numbers.work] // 8
+        self.lanes = target.bits // BITS[numbers.work]
+        many = target.has("avx512f") or target.has("neon")  # 32 registers
+        self.rows, self.vectors = 6, 4 if many else 2
+        self.columns = self.vectors * self.lanes
+        self.deep = PANEL_BYTES // (self.columns * self.bytes)
+        self.high = BLOCK_BYTES // (self.deep * self.bytes) // self.rows * self.rows
+        self.wide = SLICE_BYTES // (self.deep * self.bytes) // self.columns * self.columns
+        self.rounded = numbers.storage != numbers.work
+        # the last tile may read rows of the block that are not there
+        self.scratch = (self.high + self.rows) * self.deep + self.wide * self.deep + (self.high * self.wide if self.rounded else 0)
+
+
+def blocked_module(kind: str, target: Target) -> tuple[str, str]:
+    """(NAME, the text of a module) for numbers of this kind (products.Product.kind, but bool)."""
+    writer = _Writer(kind, target)
+    text = writer.write()
+    name = "blocked_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
+    return name, text.replace("@NAME", "@" + name)
+
+
+class _Writer:
+    """Writes the functions."""
+
+    def __init__(self, kind: str, target: Target) -> None:
+        self.target, self.numbers, self.shape = target, Numbers(kind, target), Shape(kind, target)
+        self.storage, self.work = self.numbers.storage, self.numbers.work
+        self.module = Module(target)
+        self.masks = target.has("avx512bw") or (target.has("avx512f") and BITS[self.storage] >= 32)
+
+    def write(self) -> str:
+        self.lay()
+        self.tile()
+        self.edge()
+        self.product()
+        return self.module.text()
+
+    # -- small words ------------------------------------------------------------------------------
+
+    def begin(self, name: str, parameters: str, internal: bool = True) -> list[Value]:
+        """A function with parameters ``p:name`` (pointers) and ``name`` (i64); the values of the latter."""
+        words = parameters.split()
+        self.f = Body(self.module, name, [("ptr", w[2:]) if w.startswith("p:") else ("i64", w) for w in words])
+        self.f.linkage = "internal " if internal else ""
+        return [self.f.value("%" + w, "i64") for w in words if not w.startswith("p:")]
+
+    def i64(self, x: int) -> Value:
+        return self.f.const(x, "i64")
+
+    def at(self, pointer: str, offset: Value, kind: str) -> str:
+        return self.f.op(f"getelementptr {LLVM[kind]}, ptr {pointer}, i64 {offset.ref}")
+
+    def stored(self, pointer: str, lanes: int = 0, mask: Value | None = None) -> Value:
+        """Elements of an operand, as they are computed with."""
+        return self.numbers.widen(memory.load(pointer, Value(self.f, "", self.storage, lanes), mask))
+
+    def below(self, count: Value, lanes: int) -> Value:
+        return self.f.vector(range(lanes), "i32").lt(self.f.splat(count.to("i32"), lanes))
+
+    @contextmanager
+    def when(self, condition: Value, stem: str) -> Iterator[str]:
+        """``if condition { ... }``; yields the label of what follows."""
+        yes, done = self.f.labels(stem, "yes", "done")
+        self.f.line(f"br i1 {condition.ref}, label %{yes}, label %{done}")
+        self.f.label(yes)
+        yield done
+        self.f.line(f"br label %{done}")
+        self.f.label(done)
+
+    def either(self, condition: Value, stem: str, yes: Callable[[], None], no: Callable[[], None]) -> None:
+        first, second, done = self.f.labels(stem, "yes", "no", "done")
+        self.f.line(f"br i1 {condition.ref}, label %{first}, label %{second}")
+        for label, write in ((first, yes), (second, no)):
+            self.f.label(label)
+            write()
+            self.f.line(f"br label %{done}")
+        self.f.label(done)
+
+    # -- packing ----------------------------------------------------------------------------------
+
+    def lay(self) -> None:
+        """``out[p * step + r] = source[r * across + p * along]`` for r < count and p < deep; 0 for r from count to width."""
+        count, across, along, deep, step, width = self.begin("NAME_lay", "p:out p:source count across along deep step width")
+        f, w, zero, one = self.f, min(self.shape.lanes, 16), self.i64(0), self.i64(1)
+
+        def moved(p: Value, r: Value, lanes: int = 0, mask: Value | None = None) -> None:
+            x = self.stored(self.at("%source", r * across + p * along, self.storage), lanes, mask)
+            memory.store(self.at("%out", p * step + r, self.work), x, mask)
+
+        def side_by_side() -> None:
+            """Whole vectors are moved; rows that come later are fetched, since the processor does not guess them."""
+            whole = count & -w
+            with f.loop(zero, deep, one, "p") as p:
+                with f.loop(zero, whole, self.i64(w), "r") as r:
+                    self.fetch(self.at("%source", (p.index + AHEAD) * along + r.index, self.storage), 0)
+                    moved(p.index, r.index, w)
+                if self.masks:
+                    with self.when(whole.lt(count), "rest"):
+                        moved(p.index, whole, w, self.below(count - whole, w))
+                else:
+                    with f.loop(whole, count, one, "rest") as r:
+                        moved(p.index, r.index)
+
+        def turned() -> None:
+            """Squares of w x w, turned in registers; the last ones overlap those before."""
+            with f.loop(zero, count, self.i64(w), "r") as rows:
+                first = rows.index.minimum(count - w)
+                with f.loop(zero, deep, self.i64(w), "p") as p:
+                    start = p.index.minimum(deep - w)
+                    lines = [self.at("%source", (first + n) * across + start, self.storage) for n in range(w)]
+                    for line in lines:
+                        self.fetch(self.at(line, self.i64(AHEAD * 16), self.storage), 0)
+                    for n, x in enumerate(transposed(self.stored(line, w) for line in lines)):
+                        memory.store(self.at("%out", (start + n) * step + first, self.work), x)
+
+        def one_by_one() -> None:
+            with f.loop(zero, deep, one, "p") as p, f.loop(zero, count, one, "r") as r:
+                moved(p.index, r.index)
+
+        square = along.eq(1) & count.ge(w) & deep.ge(w)
+        self.either(across.eq(1), "lie", side_by_side, lambda: self.either(square, "turn", turned, one_by_one))
+        with f.loop(count, width, one, "none") as r, f.loop(zero, deep, one, "p") as p:
+            memory.store(self.at("%out", p.index * step + r.index, self.work), self.numbers.zero(f, 0))
+        f.finish()
+
+    def fetch(self, pointer: str, write: int) -> None:
+        self.f.module.declare("llvm.prefetch.p0", "void (ptr, i32, i32, i32)")
+        self.f.line(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 {write}, i32 3, i32 1)")
+
+    def call_lay(self, out: str, source: str, *numbers: Value | int) -> None:
+        args = ", ".join(f"i64 {x.ref if isinstance(x, Value) else x}" for x in numbers)
+        self.f.line(f"call void @NAME_lay(ptr {out}, ptr {source}, {args})")
+
+    # -- a tile -----------------------------------------------------------------------------------
+
+    def tile(self) -> None:
+        """A full tile: ``c[r, :] = (c[r, :] unless first) + sum over p < deep of a[r, p] * b[p, :]``, in registers."""
+        a_row, c_row, deep, first = self.begin("NAME_tile", "p:c p:a p:b a_row c_row deep first")
+        f, numbers, shape, w = self.f, self.numbers, self.shape, self.shape.lanes
+        vector, one = Value(f, "", self.work, w), Value(f, "", self.work)
+        lines, sources = ["%c"], ["%a"]
+        for _ in range(shape.rows - 1):
+            lines.append(self.at(lines[-1], c_row, self.work))
+            sources.append(self.at(sources[-1], a_row, self.work))
+        places = [[self.at(line, self.i64(v * w), self.work) for v in range(shape.vectors)] for line in lines]
+        before = f.block
+        go_on, start = f.labels("tile", "go_on", "start")
+        f.line(f"br i1 {first.ne(0).ref}, label %{start}, label %{go_on}")
+        f.label(go_on)
+        old = [[memory.load(p, vector) for p in line] for line in places]
+        f.line(f"br label %{start}")
+        f.label(start)
+        nothing = numbers.zero(f, w)
+        begun = [[f.phi(x, (nothing, before), (x, go_on)) for x in line] for line in old]
+        line = lines[-1]
+        for _ in range(shape.rows):  # the tile below: on its way while this one computes
+            line = self.at(line, c_row, self.work)
+            for v in range(0, shape.columns, 64 // shape.bytes):
+                self.fetch(self.at(line, self.i64(v), self.work), 1)
+        with f.loop(self.i64(0), deep, self.i64(1), "p") as p:
+            totals = [[p.carry(x) for x in line] for line in begun]
+            b = self.at("%b", p.index * shape.columns, self.work)
+            vectors = [memory.load(self.at(b, self.i64(v * w), self.work), vector) for v in range(shape.vectors)]
+            for source, row in zip(sources, totals, strict=True):
+                x = f.splat(memory.load(self.at(source, p.index, self.work), one), w)
+                for total, y in zip(row, vectors, strict=True):
+                    p.next(total, numbers.madd(x, y, total))
+        for row, places_of in zip(totals, places, strict=True):
+            for x, place in zip(row, places_of, strict=True):
+                memory.store(place, x)
+        f.finish()
+
+    def edge(self) -> None:
+        """A tile of which only some rows and columns are part of C: on the stack, with A's last row again and again."""
+        a_row, c_row, deep, first, rows, columns = self.begin("NAME_edge", "p:c p:a p:b a_row c_row deep first rows columns")
+        f, shape, w, one = self.f, self.shape, self.shape.lanes, self.i64(1)
+        f.line(f"%buffer = alloca [{shape.rows * shape.columns} x {LLVM[self.work]}], align 64")
+
+        def moved(out: bool) -> None:
+            with f.loop(self.i64(0), rows, one, "row") as r:
+                line, kept = self.at("%c", r.index * c_row, self.work), self.at("%buffer", r.index * shape.columns, self.work)
+                a, b = (kept, line) if out else (line, kept)
+                if self.masks and BITS[self.work] >= 32:
+                    for v in range(shape.vectors):
+                        mask, at = self.below(columns - v * w, w), self.i64(v * w)
+                        x = memory.load(self.at(a, at, self.work), Value(f, "", self.work, w), mask)
+                        memory.store(self.at(b, at, self.work), x, mask)
+                    return
+                with f.loop(self.i64(0), columns, one, "column") as c:
+                    memory.store(self.at(b, c.index, self.work), memory.load(self.at(a, c.index, self.work), Value(f, "", self.work)))
+
+        with self.when(first.eq(0), "go_on"):
+            moved(False)
+        numbers = ", ".join(f"i64 {x.ref}" for x in (a_row, self.i64(shape.columns), deep, first))
+        f.line(f"call void @NAME_tile(ptr %buffer, ptr %a, ptr %b, {numbers})")
+        moved(True)
+        f.finish()
+
+    # -- the product ------------------------------------------------------------------------------
+
+    def product(self) -> None:
+        _, n, k, a_row, a_col, b_row, b_col, c_row, lo, hi = self.begin(
+            "NAME", "p:c p:a p:b m n k a_row a_col b_row b_col c_row p:scratch lo hi", internal=False)
+        f, shape, zero = self.f, self.shape, self.i64(0)
+        panels = self.at("%scratch", self.i64((shape.high + shape.rows) * shape.deep), self.work)
+        rounded = self.at(panels, self.i64(shape.wide * shape.deep), self.work)
+        span = self.i64(shape.high) if shape.rounded else (hi - lo).maximum(1)
+        with f.loop(lo, hi, span, "span") as at:
+            stop = (at.index + span).minimum(hi)
+            with f.loop(zero, n, self.i64(shape.wide), "wide") as at_column:
+                wide = (n - at_column.index).minimum(shape.wide)
+                with f.loop(zero, k.maximum(1), self.i64(shape.deep), "deep") as at_k:
+                    deep, first = (k - at_k.index).minimum(shape.deep), at_k.index.eq(0).to("i64", signed=False)
+                    with f.loop(zero, wide, self.i64(shape.columns), "panel") as j:
+                        source = self.at("%b", (at_column.index + j.index) * b_col + at_k.index * b_row, self.storage)
+                        count = (wide - j.index).minimum(shape.columns)
+                        self.call_lay(self.at(panels, j.index * deep, self.work), source, count, b_col, b_row, deep, shape.columns, shape.columns)
+                    with f.loop(at.index, stop, self.i64(shape.high), "high") as row:
+                        high = (stop - row.index).minimum(shape.high)
+                        source = self.at("%a", row.index * a_row + at_k.index * a_col, self.storage)
+                        self.call_lay("%scratch", source, deep, a_col, a_row, high, shape.deep, deep)
+                        if shape.rounded:
+                            to, step = self.at(rounded, (row.index - at.index) * shape.wide, self.work), self.i64(shape.wide)
+                        else:
+                            to, step = self.at("%c", row.index * c_row + at_column.index, self.work), c_row
+                        self.tiles(to, step, panels, wide, high, deep, first)
+                if shape.rounded:
+                    self.narrowed(rounded, at_column.index, wide, c_row, at.index, stop)
+        f.finish()
+
+    def tiles(self, c: str, c_row: Value, panels: str, wide: Value, high: Value, deep: Value, first: Value) -> None:
+        """A block of rows times a block of columns."""
+        f, shape = self.f, self.shape
+        with f.loop(self.i64(0), wide, self.i64(shape.columns), "panel") as j:
+            columns = (wide - j.index).minimum(shape.columns)
+            b = self.at(panels, j.index * deep, self.work)
+            with f.loop(self.i64(0), high, self.i64(shape.rows), "tile") as r:
+                rows = (high - r.index).minimum(shape.rows)
+                to, a = self.at(c, r.index * c_row + j.index, self.work), self.at("%scratch", r.index * shape.deep, self.work)
+                args = f"ptr {to}, ptr {a}, ptr {b}, i64 {shape.deep}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
+                whole = rows.eq(shape.rows) & columns.eq(shape.columns)
+                rest = f"{args}, i64 {rows.ref}, i64 {columns.ref}"
+                self.either(whole, "tile", *[self.calling(text) for text in (f"@NAME_tile({args})", f"@NAME_edge({rest})")])
+
+    def calling(self, text: str) -> Callable[[], None]:
+        return lambda: self.f.line(f"call void {text}")
+
+    def narrowed(self, source: str, column: Value, wide: Value, c_row: Value, lo: Value, hi: Value) -> None:
+        """Rows lo ... hi-1 of a block, rounded into C."""
+        f, w = self.f, self.shape.lanes
+        whole = wide & -w
+        with f.loop(lo, hi, self.i64(1), "row") as row:
+            line, to = self.at(source, (row.index - lo) * self.shape.wide, self.work), self.at("%c", row.index * c_row + column, self.storage)
+            for start, stop, lanes in ((self.i64(0), whole, w), (whole, wide, 0)):
+                with f.loop(start, stop, self.i64(max(lanes, 1)), "column") as j:
+                    x = memory.load(self.at(line, j.index, self.work), Value(f, "", self.work, lanes))
+                    memory.store(self.at(to, j.index, self.storage), self.numbers.narrow(x))

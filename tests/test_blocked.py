@@ -1,0 +1,129 @@
+"""Products in blocks and how products are shared out: the same bits as in one piece."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+from unittest import mock
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from test_products import DTYPES, KINDS, TARGETS, expected, guarded, laid, numbers, strides
+
+import graphc as gc
+from graphc.backends.llvm import blocked, costs, multiplying
+from graphc.backends.llvm.blocked import Shape, blocked_module
+from graphc.backends.llvm.target import Target
+
+WORK = {"f16": np.float32, "bf16": np.float32, "i8": np.int16}
+SMALL = {"PANEL_BYTES": 4096, "BLOCK_BYTES": 16 << 10, "SLICE_BYTES": 32 << 10}  # so that small matrices have several blocks of each kind
+
+
+@functools.cache
+def compiled(kind: str, target: Target, small: bool) -> tuple[Any, Shape, Any]:
+    """(the product, the sizes of its blocks, what must stay alive)."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    with mock.patch.multiple(blocked, **(SMALL if small else {})):
+        (name, text), shape = blocked_module(kind, target), Shape(kind, target)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    machine = llvm.Target.from_triple(target.triple).create_target_machine(cpu=target.cpu, features=target.feature_text, opt=2, jit=True)
+    engine = llvm.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    return ctypes.CFUNCTYPE(None, *[pointer] * 3, *[number] * 8, pointer, number, number)(engine.get_function_address(name)), shape, engine
+
+
+def product(kind: str, target: Target, a: np.ndarray, b: np.ndarray, chunks: Any = None, small: bool = True) -> np.ndarray:
+    (m, k), n = a.shape, b.shape[1]
+    main, shape, _ = compiled(kind, target, small)
+    whole = np.full((m + 2) * (n + 3), 77).astype(a.dtype).reshape(m + 2, n + 3)
+    c = whole[1:m + 1, 1:n + 1]
+    scratch = np.full(shape.scratch + 1, 77, WORK.get(kind, a.dtype))
+    for lo, hi in chunks or [(0, m)]:
+        main(c.ctypes.data, a.ctypes.data, b.ctypes.data, m, n, k, *strides(a), *strides(b), strides(c)[0], scratch.ctypes.data, lo, hi)
+    assert scratch[-1] == 77, "more scratch memory than was said"
+    frame = whole.copy()
+    frame[1:m + 1, 1:n + 1] = 77
+    assert (frame == np.array(77).astype(a.dtype)).all(), "written outside of the result"
+    return c.copy()
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("a_unit", ["col", "row", None])
+@pytest.mark.parametrize("b_unit", ["col", "row", None])
+def test_edges_of_tiles_and_blocks(target: Target, a_unit: str | None, b_unit: str | None) -> None:
+    shape = compiled("f32", target, True)[1]
+    around = [(m, n, k) for m in (1, shape.rows, shape.high + 1) for n in (1, shape.columns + 1, 2 * shape.wide + 3) for k in (0, 1, shape.deep, 2 * shape.deep + 17)]
+    for m, n, k in [*around, (2 * shape.high - 1, shape.wide, 33), (shape.rows + 1, shape.wide - 1, shape.deep + 1)]:
+        a, b = laid(numbers("f32", m, k), a_unit), laid(numbers("f32", k, n), b_unit)
+        assert np.array_equal(product("f32", target, a, b), expected(a, b)), (m, n, k)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "bool"])
+@pytest.mark.parametrize("target", list(TARGETS.values())[:3], ids=list(TARGETS)[:3])
+def test_kinds(kind: str, target: Target) -> None:
+    shape = compiled(kind, target, True)[1]
+    for m, n, k in ((shape.high + 5, shape.wide + 7, 2 * shape.deep + 3), (7, 5, 40)):
+        for a_unit, b_unit in (("col", "col"), ("row", "row")):
+            a, b = laid(numbers(kind, m, k), a_unit), laid(numbers(kind, k, n), b_unit)
+            got = product(kind, target, a, b, [(0, m // 2), (m // 2, m)])
+            if DTYPES[kind] is np.float16:
+                np.testing.assert_array_equal(got, expected(a, b))
+            else:
+                assert np.array_equal(got, expected(a, b)), (m, n, k)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_nothing_is_read_outside_of_the_operands(target: Target) -> None:
+    shape = compiled("f32", target, True)[1]
+    for m, n, k in ((shape.rows + 1, shape.columns + 3, shape.deep + 5), (3, 17, 18)):
+        for high in (False, True):
+            for transposed in (False, True):
+                a, b = guarded(numbers("f32", *((k, m) if transposed else (m, k))), high), guarded(numbers("f32", *((n, k) if transposed else (k, n))), high)
+                x, y = (a.T, b.T) if transposed else (a, b)
+                assert np.array_equal(product("f32", target, x, y), expected(x, y))
+
+
+def test_the_bits_are_those_of_the_product_in_one_piece() -> None:
+    """Whatever the blocks, chunks and threads: 0 * inf is NaN where it should be, too."""
+    rng = np.random.default_rng(1)
+    for dtype in ("float32", "float64", "float16"):
+        a, b = (rng.normal(size=s).astype(dtype) for s in ((300, 520), (520, 310)))
+        a[3, 5], b[6, 7] = np.inf, np.nan
+        b[5] = 0
+        x, y = gc.matrix("x", dtype=dtype), gc.matrix("y", dtype=dtype)
+        found = []
+        for large in (1 << 62, 0):
+            with mock.patch.multiple(multiplying, LARGE=large, LEAST_CHUNK=64, FAR=1 << 40, most_chunks=lambda: 64):
+                for form in (x @ y, x.T.T @ y.T.T):
+                    f = gc.function([x, y], form)
+                    found += [f(a, b), f(np.asfortranarray(a), np.asfortranarray(b))]
+                    for threads in (1, 2, 3):
+                        with gc.config(threads=threads):
+                            found.append(f(a, b))
+        for other in found:
+            np.testing.assert_array_equal(found[0].view(f"u{found[0].itemsize}"), other.view(f"u{other.itemsize}"))
+        assert np.isnan(found[0][3]).all() and np.isnan(found[0][:, 7]).all() and np.isfinite(found[0]).sum() == 299 * 309
+
+
+@pytest.mark.parametrize("form", ["ab", "abt", "atb"])
+def test_many_products_are_shared_out(form: str) -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(3, 5, 9, 7)).astype("float32"), rng.normal(size=(5, 7, 11)).astype("float32")
+    if form == "abt":
+        b = np.ascontiguousarray(b.swapaxes(1, 2))
+    if form == "atb":
+        a = np.ascontiguousarray(a.swapaxes(2, 3))
+    x, y = gc.tensor("x", dtype="float32", shape=(None,) * 4), gc.tensor("y", dtype="float32", shape=(None,) * 3)
+    left, right = (x.swapaxes(2, 3) if form == "atb" else x), (y.swapaxes(1, 2) if form == "abt" else y)
+    u, v = (a.swapaxes(2, 3) if form == "atb" else a), (b.swapaxes(1, 2) if form == "abt" else b)
+    with mock.patch.object(costs, "SERIAL_NS", 0):
+        f = gc.function([x, y], gc.matmul(left, right))
+        for threads in (1, 2, 3):
+            with gc.config(threads=threads):
+                np.testing.assert_allclose(f(a, b), np.matmul(u, v), rtol=1e-5, atol=1e-5)
+                assert f(a[:0], b).shape == (0, 5, 9, 11)
