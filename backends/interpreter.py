@@ -153,8 +153,11 @@ class _Call:
     def product(self, step: Product) -> None:
         a, b, out = self.view(step.a), self.view(step.b), self.view(step.out, writeable=True)
         wide = accumulator(a.dtype)
+        m, k, n = (self.number(x) for x in step.sizes[1:])
+        heads = a.shape[:a.ndim - step.axes[0] - step.axes[1]]
         with np.errstate(all="ignore"):
-            out[...] = np.matmul(a.astype(wide, copy=False), b.astype(wide, copy=False)).astype(out.dtype, copy=False)
+            x, y = (v.astype(wide).reshape(*heads, *shape) for v, shape in ((a, (m, k)), (b, (k, n))))
+            out[...] = np.matmul(x, y).astype(out.dtype, copy=False).reshape(out.shape)
 
     def ordered(self, step: Ordered) -> None:
         """Round by round."""

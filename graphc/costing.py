@@ -135,8 +135,7 @@ def step_work(program: Program, step: Step) -> Work:
     if isinstance(step, Launch):
         return Work(_kernel_flops(step.kernel), _kernel_bytes(step.kernel))
     if isinstance(step, Product):
-        m, k, n = step.a.shape[-2], step.a.shape[-1], step.b.shape[-1]
-        flops = 2 * dims.product(step.out.shape[:-2]) * m * k * n
+        flops = 2 * dims.product(step.sizes)
         return Work(flops, _sum(_view_bytes(program, v) for v in (step.a, step.b, step.out)))
     if isinstance(step, Ordered):
         each = 0 if step.word == "set" else 2 if step.word == "recurrence" else 1

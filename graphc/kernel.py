@@ -248,13 +248,14 @@ class Launch(NamedTuple):
 class Product(NamedTuple):
     """``out[..., i, j] = sum over k of a[..., i, k] * b[..., k, j]``; leading axes are equal (stride 0 where broadcast).
 
-    ``scratch`` is a slab for the packed ``b`` where its rows are not contiguous, -1 where none is needed.
+    ``axes``: over how many axes each of i, k and j runs.  Operands may see an element in several places: the windows of an image.
+    Where one of these is more than 1, the axes of i in ``out`` are dense among themselves, and those of j dense altogether.
     """
 
     a: View
     b: View
     out: View
-    scratch: int = -1
+    axes: tuple[int, int, int] = (1, 1, 1)
     origin: Origin = UNKNOWN
 
     @property
@@ -263,7 +264,15 @@ class Product(NamedTuple):
 
     @property
     def writes(self) -> tuple[int, ...]:
-        return (self.out.slab, *((self.scratch,) if self.scratch >= 0 else ()))
+        return (self.out.slab,)
+
+    @property
+    def sizes(self) -> tuple[Size, Size, Size, Size]:
+        """How many products, and their rows, sums and columns."""
+        rows, sums, columns = self.axes
+        lead = len(self.out.shape) - rows - columns
+        return (dims.product(self.out.shape[:lead]), dims.product(self.out.shape[lead:lead + rows]),
+                dims.product(self.b.shape[lead:lead + sums]), dims.product(self.out.shape[lead + rows:]))
 
 
 #: what an Ordered may do, and how many operands it has

@@ -335,8 +335,8 @@ class _ProgramText:
             yield from [""] * apart
             apart = False
             if isinstance(step, Product):
-                scratch = f", scratch {self.label(step.scratch)}" if step.scratch >= 0 else ""
-                yield self.step(i, f"{self.view(step.out)} = product {self.view(step.a)} @ {self.view(step.b)}{scratch}", step.origin)
+                axes = "" if step.axes == (1, 1, 1) else f" over {step.axes[0]}, {step.axes[1]}, {step.axes[2]} axes"
+                yield self.step(i, f"{self.view(step.out)} = product {self.view(step.a)} @ {self.view(step.b)}{axes}", step.origin)
             elif isinstance(step, Ordered):
                 operands = ", ".join(self.view(v) for v in step.operands)
                 yield self.step(i, f"{self.view(step.out)} = ordered {step.word}({operands}; axis={step.axis})", step.origin)

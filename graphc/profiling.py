@@ -237,8 +237,8 @@ def _about(program: Program, step: Step) -> tuple[str, str, Sequence[Size], str]
         number = _number([v.dtype for v in kernel.values if v.op in ("load", "apply", "reduce")])
         return kernel.name, "kernel", [kernel.ranges[r].extent for r in nest], number
     if isinstance(step, Product):
-        sizes = (*step.out.shape[:-2], step.a.shape[-2], step.a.shape[-1], step.b.shape[-1])
-        return "matmul", "product", sizes, _number([program.slabs[step.out.slab].dtype])
+        lead = len(step.out.shape) - step.axes[0] - step.axes[2]
+        return "matmul", "product", (*step.out.shape[:lead], *step.sizes[1:]), _number([program.slabs[step.out.slab].dtype])
     if isinstance(step, Ordered):
         return f"ordered {step.word}", "kernel", step.operands[0].shape, _number([program.slabs[step.out.slab].dtype])
     result = program.slabs[step.outputs[0]]

@@ -208,26 +208,29 @@ class _Program:
 
     def product(self, step: Product) -> None:
         a, b, out = step.a, step.b, step.out
-        if {len(v.shape) for v in (a, b, out)} != {len(out.shape)} or len(out.shape) < 2:
-            self.fail(f"views of ranks {len(a.shape)}, {len(b.shape)} and {len(out.shape)}: one rank of at least 2 expected")
+        rows, sums, columns = step.axes
+        lead = len(out.shape) - rows - columns
+        if min(step.axes) < 1 or lead < 0 or len(a.shape) != lead + rows + sums or len(b.shape) != lead + sums + columns:
+            self.fail(f"views of ranks {len(a.shape)}, {len(b.shape)} and {len(out.shape)} for {rows} axes of rows, {sums} of sums and {columns} of columns")
         if len({self.slabs[v.slab].dtype for v in (a, b, out)}) != 1:
             self.fail("operands and result are of one dtype")
         for v, what in ((a, "operand 0"), (b, "operand 1"), (out, "the result")):
             self.view(v, what)
-            for k, size in enumerate(out.shape[:-2]):
+            for k, size in enumerate(out.shape[:lead]):
                 self.agree(v.shape[k], size, f"axis {k} of {what} has size {{}}, of the result {{}}")
-        self.agree(a.shape[-2], out.shape[-2], "{} rows times something give {} rows")
-        self.agree(a.shape[-1], b.shape[-2], "{} columns meet {} rows")
-        self.agree(b.shape[-1], out.shape[-1], "something times {} columns gives {} columns")
+        for k in range(rows):
+            self.agree(a.shape[lead + k], out.shape[lead + k], "{} rows times something give {} rows")
+        for k in range(sums):
+            self.agree(a.shape[lead + rows + k], b.shape[lead + k], "{} columns meet {} rows")
+        for k in range(columns):
+            self.agree(b.shape[lead + sums + k], out.shape[lead + rows + k], "something times {} columns gives {} columns")
         if set(step.reads) & set(step.writes):
             self.fail("it writes to what it reads")
+        if step.axes != (1, 1, 1) and not _dense_groups(out, lead, rows):
+            self.fail("the axes of the result's rows and those of its columns are not dense")
         for env in self.envs:
             if not _distinct(out, env):
                 self.fail("two elements of the result lie in one place")
-            if step.scratch >= 0 and self.number(self.slabs[step.scratch].elements, env) < self.number(b.shape[-2] * b.shape[-1], env):
-                self.fail(f"{self.text(step.scratch)} is too small for operand 1")
-        if step.scratch >= 0 and self.slabs[step.scratch].dtype != self.slabs[b.slab].dtype:
-            self.fail(f"{self.text(step.scratch)} is of another dtype than operand 1")
 
     def ordered(self, step: Ordered) -> None:
         out, axis = step.out, step.axis
@@ -263,7 +266,7 @@ class _Program:
             mark = marks[n]
             if mark is None:
                 mark = marks[n] = np.zeros(size, np.bool_)
-            if isinstance(step, CallOut) or (isinstance(step, Product) and s == step.scratch):
+            if isinstance(step, CallOut):
                 mark[:] = True
             elif isinstance(step, Launch):
                 numbers = Numbers(step.kernel, env)
@@ -406,6 +409,18 @@ class _Program:
                         self.fail(f"{self.text(s.id)} and {self.text(t.id)} are needed at one time and lie in one place{_at(env)}")
                 if s.inplace >= 0 and begin[k] != self.number(self.slabs[s.inplace].offset, env):
                     self.fail(f"{self.text(s.id)} does not lie in the place of {self.text(s.inplace)}{_at(env)}")
+
+
+def _dense_groups(out: View, lead: int, rows: int) -> bool:
+    """Is the step along each axis of the rows, and of the columns, that over all axes after it?"""
+    step: Size = 1
+    for k in reversed(range(lead, len(out.shape))):
+        if k == lead + rows - 1:
+            step = out.strides[k]  # from row to row: any
+        if out.strides[k] != step and not dims.is_one(out.shape[k]):
+            return False
+        step = step * out.shape[k]
+    return True
 
 
 def _distinct(v: View, env: Env) -> bool:

@@ -8,7 +8,7 @@ op's own ``forward``; every root lies in memory of its own.
     kernel    elementwise ops, reductions, fused nodes: passes/labels.py and passes/stages.py
     parts     operands that are joined, and windows with steps: kernels that write parts of one slab.  What computes an operand
               of a join, and nothing else reads, writes it where it belongs
-    product   matmul
+    product   matmul, convolutions
     ordered   running sums and products; setting and adding at positions
     call-out  everything else
 """
@@ -35,6 +35,7 @@ from graphc.ops.cumulative import accumulator
 from graphc.ops.reduction import any as any_
 from graphc.ops.reduction import sum as sum_
 from graphc.passes.bodies import is_counter, is_gather, is_pointwise, moves_inside, reduction_of
+from graphc.passes.convolving import CONVOLUTIONS, contraction_views, is_bare
 from graphc.passes.labels import Unlabelled
 from graphc.passes.native import is_native
 from graphc.passes.stages import Source, build_kernel
@@ -112,6 +113,8 @@ class _Lowering:
             self.views[node.outputs[0]] = view
         elif op.name == "matmul" and native_product(node):
             self.product(node)
+        elif op.name in CONVOLUTIONS and len(node.inputs) == 2 and is_plain(node) and native_product(node) and is_bare(node):
+            self.contraction(node)
         elif op.name == "within":
             self.checked(node)
         elif op.name == "concatenate" and is_plain(node):
@@ -390,7 +393,13 @@ class _Lowering:
             self.views[out] = part
         else:
             self.place(out, "arena")
-        self.program.steps.append(Product(a, b, self.views[out], -1, node.origin))
+        self.program.steps.append(Product(a, b, self.views[out], (1, 1, 1), node.origin))
+
+    def contraction(self, node: Node) -> None:
+        self.place(node.outputs[0], "arena")
+        first, second = (self.view(v) for v in node.inputs)
+        a, b, out, axes = contraction_views(node, first, second, self.views[node.outputs[0]])
+        self.program.steps.append(Product(a, b, out, axes, node.origin))
 
     def broadcast(self, view: View, lead: Sequence[Size]) -> View:
         """Leading axes as those of a product: stride 0 where the operand has one element."""

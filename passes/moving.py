@@ -8,6 +8,7 @@
     cumsum, cumprod, recurrence        in the dtype in which they are accumulated; ``exclusive`` begins with a 1
     sum_to                             sums along the axes that the types know; what is left is known when the call begins
     einsum of two operands             their axes brought together, one product
+    conv, conv_input, conv_weight      no window that sticks out: passes/convolving.py
 
 ``moved`` gives None for what stays as it is.
 """
@@ -36,6 +37,7 @@ from graphc.ops.reduction import sum as sum_
 from graphc.ops.slicing import ARRAY, NEW, SCALAR, WHOLE, Index
 from graphc.ops.windows import inc_within_op, set_within_op, window_op
 from graphc.passes.bodies import is_broadcast, is_move
+from graphc.passes.convolving import CONVOLUTIONS, convolved, overlapped, pooled
 from graphc.passes.views import slice_start
 
 __all__ = ["MOST_WINDOWS", "MOVED", "is_zeros", "moved", "no_negative_zero", "one_of_each_row", "positions_within"]
@@ -487,6 +489,8 @@ _CHANGES: dict[str, Callable[[Node, list[Var]], Var | None]] = {
     "place_diagonal": _place_diagonal, "set_subtensor": _assigned, "inc_subtensor": _assigned, "subtensor": _read, "advanced_subtensor": _read,
     "advanced_set_subtensor": _written, "advanced_inc_subtensor": _written, "set_along_axis": _along_axis, "inc_along_axis": _along_axis,
     "cumsum": _running, "cumprod": _running, "recurrence": _recurrence, "sum_to": _sum_to, "einsum": _einsum,
+    **dict.fromkeys(CONVOLUTIONS, convolved), "overlap_add": overlapped,
+    "max": pooled, "min": pooled,
 }
 #: the ops that are put into other words
 MOVED = frozenset(_CHANGES)

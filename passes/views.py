@@ -62,6 +62,12 @@ def view_of(node: Node, x: View) -> View | None:
         offset = x.offset + (x.strides[second] * k if k > 0 else x.strides[first] * -k)
         kept = [i for i in range(len(x.shape)) if i not in (first, second)]
         return View(x.slab, shape, (*(x.strides[i] for i in kept), x.strides[first] + x.strides[second]), offset)
+    if name == "windows":
+        along, within = list(x.strides), []
+        for a, step, dilation in zip(attrs["axes"], attrs["strides"], attrs["dilations"], strict=True):
+            within.append(along[a] * dilation)
+            along[a] = along[a] * step
+        return View(x.slab, shape, (*along, *within), x.offset)
     if name == "reshape" and len(node.inputs) == 1:
         return reshaped(x, shape)  # for -1 see view_guard
     if name == "subtensor" and len(node.inputs) == 1:

@@ -31,7 +31,7 @@ from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Shape", "blocked_module"]
+__all__ = ["BlockWriter", "Shape", "blocked_module"]
 
 #: bytes of a panel's part of B for one block of k, of A's part for one block of rows, and of B's for one block of columns
 PANEL_BYTES, BLOCK_BYTES, SLICE_BYTES = 64 << 10, 256 << 10, 1 << 20
@@ -54,22 +54,23 @@ class Shape:
         self.rows, self.vectors = 6, 4 if many else 2
         self.columns = self.vectors * self.lanes
         self.deep = PANEL_BYTES // (self.columns * self.bytes)
-        self.high = BLOCK_BYTES // (self.deep * self.bytes) // self.rows * self.rows
+        self.high = max(BLOCK_BYTES // (self.deep * self.bytes) // 48, 1) * 48  # whole tiles, and whole vectors
         self.wide = SLICE_BYTES // (self.deep * self.bytes) // self.columns * self.columns
         self.rounded = numbers.storage != numbers.work
-        # the last tile may read rows of the block that are not there
-        self.scratch = (self.high + self.rows) * self.deep + self.wide * self.deep + (self.high * self.wide if self.rounded else 0)
+        # the last tile may read rows of the block that are not there, and packing goes by whole vectors
+        self.block = (self.high + 16) * self.deep
+        self.scratch = self.block + (self.wide + self.columns) * self.deep + (self.high * self.wide if self.rounded else 0)
 
 
 def blocked_module(kind: str, target: Target) -> tuple[str, str]:
     """(NAME, the text of a module) for numbers of this kind (products.Product.kind, but bool)."""
-    writer = _Writer(kind, target)
+    writer = BlockWriter(kind, target)
     text = writer.write()
     name = "blocked_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
     return name, text.replace("@NAME", "@" + name)
 
 
-class _Writer:
+class BlockWriter:
     """Writes the functions."""
 
     def __init__(self, kind: str, target: Target) -> None:
@@ -252,19 +253,20 @@ class _Writer:
         _, n, k, a_row, a_col, b_row, b_col, c_row, lo, hi = self.begin(
             "NAME", "p:c p:a p:b m n k a_row a_col b_row b_col c_row p:scratch lo hi", internal=False)
         f, shape, zero = self.f, self.shape, self.i64(0)
-        panels = self.at("%scratch", self.i64((shape.high + shape.rows) * shape.deep), self.work)
-        rounded = self.at(panels, self.i64(shape.wide * shape.deep), self.work)
-        span = self.i64(shape.high) if shape.rounded else (hi - lo).maximum(1)
+        panels = self.at("%scratch", self.i64(shape.block), self.work)
+        rounded = self.at(panels, self.i64((shape.wide + shape.columns) * shape.deep), self.work)
+        span, step_k = self.i64(shape.high) if shape.rounded else (hi - lo).maximum(1), self.even(k)
         with f.loop(lo, hi, span, "span") as at:
             stop = (at.index + span).minimum(hi)
             with f.loop(zero, n, self.i64(shape.wide), "wide") as at_column:
                 wide = (n - at_column.index).minimum(shape.wide)
-                with f.loop(zero, k.maximum(1), self.i64(shape.deep), "deep") as at_k:
-                    deep, first = (k - at_k.index).minimum(shape.deep), at_k.index.eq(0).to("i64", signed=False)
-                    with f.loop(zero, wide, self.i64(shape.columns), "panel") as j:
-                        source = self.at("%b", (at_column.index + j.index) * b_col + at_k.index * b_row, self.storage)
-                        count = (wide - j.index).minimum(shape.columns)
-                        self.call_lay(self.at(panels, j.index * deep, self.work), source, count, b_col, b_row, deep, shape.columns, shape.columns)
+                with f.loop(zero, k.maximum(1), step_k, "deep") as at_k:
+                    deep, first = (k - at_k.index).minimum(step_k), at_k.index.eq(0).to("i64", signed=False)
+
+                    def pack(panel: str, j: Value, count: Value, column: Value = at_column.index, k: Value = at_k.index, deep: Value = deep) -> None:
+                        source = self.at("%b", (column + j) * b_col + k * b_row, self.storage)
+                        self.call_lay(panel, source, count, b_col, b_row, deep, shape.columns, shape.columns)
+
                     with f.loop(at.index, stop, self.i64(shape.high), "high") as row:
                         high = (stop - row.index).minimum(shape.high)
                         source = self.at("%a", row.index * a_row + at_k.index * a_col, self.storage)
@@ -273,34 +275,42 @@ class _Writer:
                             to, step = self.at(rounded, (row.index - at.index) * shape.wide, self.work), self.i64(shape.wide)
                         else:
                             to, step = self.at("%c", row.index * c_row + at_column.index, self.work), c_row
-                        self.tiles(to, step, panels, wide, high, deep, first)
+                        self.tiles(to, step, "%scratch", panels, wide, high, deep, first, row.index.eq(at.index), pack)
                 if shape.rounded:
-                    self.narrowed(rounded, at_column.index, wide, c_row, at.index, stop)
+                    self.narrowed(rounded, self.at("%c", at_column.index, self.storage), wide, c_row, at.index, stop)
         f.finish()
 
-    def tiles(self, c: str, c_row: Value, panels: str, wide: Value, high: Value, deep: Value, first: Value) -> None:
-        """A block of rows times a block of columns."""
+    def tiles(self, c: str, c_row: Value, block: str, panels: str, wide: Value, high: Value, deep: Value, first: Value, begins: Value,
+              pack: Callable[[str, Value, Value], None]) -> None:
+        """A block of rows times a block of columns.  With the first block of rows each panel is packed just before it is used."""
         f, shape = self.f, self.shape
         with f.loop(self.i64(0), wide, self.i64(shape.columns), "panel") as j:
             columns = (wide - j.index).minimum(shape.columns)
             b = self.at(panels, j.index * deep, self.work)
+            with self.when(begins, "begins"):
+                pack(b, j.index, columns)
             with f.loop(self.i64(0), high, self.i64(shape.rows), "tile") as r:
                 rows = (high - r.index).minimum(shape.rows)
-                to, a = self.at(c, r.index * c_row + j.index, self.work), self.at("%scratch", r.index * shape.deep, self.work)
+                to, a = self.at(c, r.index * c_row + j.index, self.work), self.at(block, r.index * shape.deep, self.work)
                 args = f"ptr {to}, ptr {a}, ptr {b}, i64 {shape.deep}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
                 whole = rows.eq(shape.rows) & columns.eq(shape.columns)
                 rest = f"{args}, i64 {rows.ref}, i64 {columns.ref}"
                 self.either(whole, "tile", *[self.calling(text) for text in (f"@NAME_tile({args})", f"@NAME_edge({rest})")])
 
+    def even(self, k: Value) -> Value:
+        """How much of k a block takes: as few blocks as can be, of one size, in whole vectors."""
+        blocks = (k + (self.shape.deep - 1)).udiv(self.shape.deep).maximum(1)
+        return (((k + blocks - 1).udiv(blocks) + 15) & -16).maximum(16)
+
     def calling(self, text: str) -> Callable[[], None]:
         return lambda: self.f.line(f"call void {text}")
 
-    def narrowed(self, source: str, column: Value, wide: Value, c_row: Value, lo: Value, hi: Value) -> None:
+    def narrowed(self, source: str, c: str, wide: Value, c_row: Value, lo: Value, hi: Value) -> None:
         """Rows lo ... hi-1 of a block, rounded into C."""
         f, w = self.f, self.shape.lanes
         whole = wide & -w
         with f.loop(lo, hi, self.i64(1), "row") as row:
-            line, to = self.at(source, (row.index - lo) * self.shape.wide, self.work), self.at("%c", row.index * c_row + column, self.storage)
+            line, to = self.at(source, (row.index - lo) * self.shape.wide, self.work), self.at(c, row.index * c_row, self.storage)
             for start, stop, lanes in ((self.i64(0), whole, w), (whole, wide, 0)):
                 with f.loop(start, stop, self.i64(max(lanes, 1)), "column") as j:
                     x = memory.load(self.at(line, j.index, self.work), Value(f, "", self.work, lanes))

@@ -256,8 +256,8 @@ def work_formula(program: Program) -> Size:
                     body = replace(kernel, values=tuple([kernel.values[i] for i in stage.body]))
                     total = total + points * max(1, round(1000 * kernel_cost(body)))
         elif isinstance(step, Product):
-            m, n, k = *step.out.shape[-2:], step.a.shape[-1]
-            total = total + dims.product(step.out.shape) * k * thinness(m, n) * PRODUCT_PS + LAUNCH_PS
+            lead, m, k, n = step.sizes
+            total = total + lead * m * n * k * thinness(m, n) * PRODUCT_PS + LAUNCH_PS
         else:
             total = total + LET_GO_PS
     return total

@@ -18,10 +18,10 @@ from dataclasses import replace
 
 from graphc import dims
 from graphc.backends.llvm.clock import Clock
+from graphc.backends.llvm.contracting import Contracting
 from graphc.backends.llvm.costs import Cut, cut, cut_at
 from graphc.backends.llvm.formulas import size_value
 from graphc.backends.llvm.kernels import Code, emit_kernel
-from graphc.backends.llvm.multiplying import Multiplying
 from graphc.backends.llvm.ordered import ordered_module
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import Body, Module, Value
@@ -31,7 +31,7 @@ from graphc.kernel import Kernel, Launch, Ordered, Product, Program
 __all__ = ["Writer"]
 
 
-class Writer(Multiplying):
+class Writer(Contracting):
     """Writes the driver of one program: a function for each stretch of steps between call-outs."""
 
     def __init__(self, program: Program, target: Target, symbols: Sequence[Symbol], profile: bool = False) -> None:
@@ -88,7 +88,7 @@ class Writer(Multiplying):
             if isinstance(step, Launch):
                 self.launch(step)
             elif isinstance(step, Product):
-                self.product(step)
+                self.contraction(step)
             else:
                 self.ordered(step)
             if self.clock:

@@ -30,7 +30,7 @@ from graphc.processors import usable_cpus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Multiplying"]
+__all__ = ["Multiplying", "kind_of", "most_chunks"]
 
 #: bytes of B from which blocks pay, and rows and columns of C below which they never do
 LARGE, LEAST_ROWS, LEAST_COLUMNS = 12 << 20, 24, 48
@@ -393,11 +393,16 @@ def _some(t: _Task, axes: int) -> None:
     t.lines[0:1] = [t.lines[0], "entry:"]
 
 
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """The kind of numbers that products know it by."""
+    if dtype.name == "bfloat16":
+        return "bf16"
+    return {"b": "bool", "f": f"f{8 * dtype.itemsize}"}.get(dtype.kind, f"i{8 * dtype.itemsize}")
+
+
 def _spec(dtype: np.dtype[Any], m: Size, n: Size, k: Size, steps: Sequence[Size]) -> Spec:
     """What is known of a product when compiling."""
-    kind = {"b": "bool", "f": f"f{8 * dtype.itemsize}"}.get(dtype.kind, f"i{8 * dtype.itemsize}")
-    if dtype.name == "bfloat16":
-        kind = "bf16"
+    kind = kind_of(dtype)
 
     def known(size: Size) -> int | None:
         return size if isinstance(size, int) else None

@@ -15,6 +15,7 @@ from graphc.ops import (
     comparison,
     contraction,
     control,
+    convolution,
     core,
     creation,
     indexing,
@@ -23,6 +24,7 @@ from graphc.ops import (
     movement,
     placeholders,
     reduction,
+    sliding,
     softmaxes,
     special,
     transcendental,
@@ -31,7 +33,7 @@ from graphc.ops import (
 
 _FILES = (
     core, broadcasting, arithmetic, comparison, choosing, transcendental, special, reduction, softmaxes, contraction,
-    movement, joining, creation, indexing, control, looping, placeholders, windows,
+    movement, joining, creation, indexing, control, looping, placeholders, windows, convolution, sliding,
 )
 
 

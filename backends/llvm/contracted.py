@@ -1,0 +1,245 @@
+"""Contractions: products of arrays whose rows, columns and sums run over several axes, through the tiles of blocked.py.
+
+    c[l, i, j] = sum over p of a[l, i, p] * b[l, p, j]        l, i, p, j: several axes each, C's columns dense
+
+    void FILL(ptr table, i64 s0, i64 s1, i64 s2, i64 s3, i64 t0, i64 t1, i64 t2, i64 t3)
+    void RUNS(ptr runs, ptr table, i64 count)
+    void NAME(ptr context, i64 chunk)
+
+An element's place is a sum of what its row says and what its column says, so two tables of offsets say where each
+operand's elements lie, whatever its axes are: overlapping windows of an image are a matrix that is never in memory.
+``FILL`` writes the table of a group of up to four axes (sizes s, strides t).  Packing reads whole vectors where offsets follow
+one another: ``RUNS`` says for each vector of a table where its first stretch begins, where its last one does, and after how many
+lanes (SLOTS numbers; -1 lanes if there are more than two stretches).
+
+``CONTEXT`` names the slots of the context.  A unit is some columns of one l; a chunk has ``per`` of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+from graphc.backends.llvm import memory
+from graphc.backends.llvm.blocked import AHEAD, BlockWriter
+from graphc.backends.llvm.transposing import transposed
+from graphc.backends.llvm.values import Value, select
+
+if TYPE_CHECKING:
+    from graphc.backends.llvm.target import Target
+
+__all__ = ["CONTEXT", "SLOTS", "contracted_module", "fill_module", "group_size", "runs_module"]
+
+#: the slots of the context: addresses (of tables, too), then numbers
+CONTEXT = ("c", "a", "b", "lead_c", "lead_a", "lead_b", "a_rows", "a_sums", "a_runs", "b_sums", "b_columns", "b_runs", "scratch",
+           "m", "n", "k", "c_row", "a_turned", "b_turned", "nbytes", "per", "columns", "each", "units")
+POINTERS = 13
+#: numbers for each vector of a table
+SLOTS = 3
+
+
+def group_size(lanes: int) -> int:
+    """Elements of a vector as it is packed."""
+    return min(lanes, 16)
+
+
+def contracted_module(kind: str, target: Target) -> tuple[str, str]:
+    """(NAME, the text of a module) for numbers of this kind (products.Product.kind, but bool)."""
+    return _named("contracted", _Writer(kind, target).write(), target)
+
+
+def fill_module(target: Target) -> tuple[str, str]:
+    """(FILL, the text of its module)."""
+    writer = _Writer("f32", target)
+    writer.fill()
+    return _named("fill", writer.module.text(), target)
+
+
+def runs_module(kind: str, target: Target) -> tuple[str, str]:
+    """(RUNS, the text of its module) for vectors of this kind."""
+    writer = _Writer(kind, target)
+    writer.runs()
+    return _named("runs", writer.module.text(), target)
+
+
+def _named(stem: str, text: str, target: Target) -> tuple[str, str]:
+    name = f"{stem}_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
+    return name, text.replace("@NAME", "@" + name)
+
+
+class _Writer(BlockWriter):
+    """Writes the functions; tiles are those of its base."""
+
+    def __init__(self, kind: str, target: Target) -> None:
+        super().__init__(kind, target)
+        self.w = group_size(self.shape.lanes)
+
+    def write(self) -> str:
+        self.gather()
+        self.tile()
+        self.edge()
+        self.contraction()
+        return self.module.text()
+
+    # -- tables -----------------------------------------------------------------------------------
+
+    def number(self, table: str, index: Value) -> Value:
+        return self.f.value(self.f.op(f"load i64, ptr {self.at(table, index, 'i64')}"), "i64")
+
+    def put(self, table: str, index: Value, number: Value) -> None:
+        self.f.line(f"store i64 {number.ref}, ptr {self.at(table, index, 'i64')}")
+
+    def fill(self) -> None:
+        s0, s1, s2, s3, t0, t1, t2, t3 = self.begin("NAME", "p:table s0 s1 s2 s3 t0 t1 t2 t3", internal=False)
+        f, zero, one = self.f, self.i64(0), self.i64(1)
+        with f.loop(zero, s0, one, "i0") as i0, f.loop(zero, s1, one, "i1") as i1, f.loop(zero, s2, one, "i2") as i2:
+            base = i0.index * t0 + i1.index * t1 + i2.index * t2
+            at = ((i0.index * s1 + i1.index) * s2 + i2.index) * s3
+            with f.loop(zero, s3, one, "i3") as i3:
+                self.put("%table", at + i3.index, base + i3.index * t3)
+        f.finish()
+
+    def runs(self) -> None:
+        count, = self.begin("NAME", "p:runs p:table count", internal=False)
+        f, w, one = self.f, self.w, self.i64(1)
+        with f.loop(self.i64(0), count, self.i64(w), "group") as group:
+            there = (count - group.index).minimum(w)
+            first = self.number("%table", group.index)
+            last = self.number("%table", group.index + there - 1) - there + 1
+            with f.loop(self.i64(0), there, one, "lane") as lane:  # lanes of the first stretch, then those that are in none
+                cut, odd = lane.carry(self.i64(0)), lane.carry(self.i64(0))
+                place = self.number("%table", group.index + lane.index) - lane.index
+                goes_on = place.eq(first) & cut.eq(lane.index)
+                lane.next(cut, select(goes_on, cut + 1, cut))
+                lane.next(odd, select(goes_on | place.eq(last), odd, odd + 1))
+            at = group.index.udiv(w) * SLOTS
+            for slot, x in enumerate((first, last, select(odd.eq(0), cut, cut.like(-1)))):
+                self.put("%runs", at + slot, x)
+        f.finish()
+
+    # -- packing ----------------------------------------------------------------------------------
+
+    def gather(self) -> None:
+        """``out[p * step + r] = source[across[r] + along[p]]`` for r < count and p < deep, and anything up to the next whole vector.
+
+        ``runs`` are those of ``across``, or if ``turned`` those of ``along``.
+        """
+        count, deep, step, turned = self.begin("NAME_gather", "p:out p:source p:runs p:across p:along count deep step turned")
+        f, zero = self.f, self.i64(0)
+        if self.masks:
+            self.either(turned.ne(0), "gather", partial(self.turned, count, deep, step), partial(self.straight, count, deep, step))
+        else:
+            self.one_by_one(zero, count, zero, deep, step)
+        f.finish()
+
+    def one_by_one(self, r_from: Value, r_to: Value, p_from: Value, p_to: Value, step: Value) -> None:
+        f, one = self.f, self.i64(1)
+        with f.loop(p_from, p_to, one, "p") as p:
+            along, out = self.number("%along", p.index), self.at("%out", p.index * step, self.work)
+            with f.loop(r_from, r_to, one, "r") as r:
+                x = self.stored(self.at("%source", along + self.number("%across", r.index), self.storage))
+                memory.store(self.at(out, r.index, self.work), x)
+
+    def run(self, group: Value, there: Value) -> tuple[Value, Value, Value, Value, Value]:
+        """The stretches of a vector: where they begin, whether there are at most two, and the masks of their lanes."""
+        f, at = self.f, group * SLOTS
+        first, last, cut = (self.number("%runs", at + slot) for slot in range(SLOTS))
+        lanes = f.vector(range(self.w), "i32")
+        early = lanes.lt(f.splat(cut.to("i32"), self.w))
+        return first, last, cut.ge(0), early, lanes.lt(f.splat(there.to("i32"), self.w)) & ~early
+
+    def both(self, source: str, first: Value, last: Value, early: Value, late: Value) -> Value:
+        """A vector of two stretches."""
+        shape = Value(self.f, "", self.storage, self.w)
+        x = memory.load(self.at(source, first, self.storage), shape, early)
+        y = memory.load(self.at(source, last, self.storage), shape, late)
+        return self.numbers.widen(select(early, x, y))
+
+    def straight(self, count: Value, deep: Value, step: Value) -> None:
+        f, w, zero, one = self.f, self.w, self.i64(0), self.i64(1)
+        with f.loop(zero, count, self.i64(w), "group") as r:
+            there = (count - r.index).minimum(w)
+            first, last, simple, early, late = self.run(r.index.udiv(w), there)
+
+            def whole() -> None:
+                with f.loop(zero, deep, one, "p") as p:
+                    later = self.at("%source", self.number("%along", p.index + AHEAD) + first, self.storage)  # the table goes on, into others
+                    self.fetch(later, 0)
+                    source = self.at("%source", self.number("%along", p.index), self.storage)
+                    memory.store(self.at("%out", p.index * step + r.index, self.work), self.both(source, first, last, early, late))
+
+            self.either(simple, "simple", whole, lambda: self.one_by_one(r.index, r.index + there, zero, deep, step))
+
+    def turned(self, count: Value, deep: Value, step: Value) -> None:
+        f, w, zero = self.f, self.w, self.i64(0)
+        with f.loop(zero, deep, self.i64(w), "group") as p:
+            there = (deep - p.index).minimum(w)
+            first, last, simple, early, late = self.run(p.index.udiv(w), there)
+
+            def squares() -> None:
+                with f.loop(zero, count, self.i64(w), "square") as r:
+                    places = [self.number("%across", (r.index + n).minimum(count - 1)) for n in range(w)]
+                    rows = (self.both(self.at("%source", place, self.storage), first, last, early, late) for place in places)
+                    for n, x in enumerate(transposed(rows)):
+                        memory.store(self.at("%out", (p.index + n) * step + r.index, self.work), x)
+
+            self.either(simple, "simple", squares, lambda: self.one_by_one(zero, count, p.index, p.index + there, step))
+
+    def call_gather(self, out: str, source: str, tables: tuple[str, str, str], *numbers: Value | int) -> None:
+        pointers = ", ".join(f"ptr {p}" for p in (out, source, *tables))
+        args = ", ".join(f"i64 {x.ref if isinstance(x, Value) else x}" for x in numbers)
+        self.f.line(f"call void @NAME_gather({pointers}, {args})")
+
+    # -- the contraction --------------------------------------------------------------------------
+
+    def contraction(self) -> None:
+        chunk, = self.begin("NAME", "p:context chunk", internal=False)
+        f, one = self.f, self.i64(1)
+        for slot, word in enumerate(CONTEXT):
+            kind = "ptr" if slot < POINTERS else "i64"
+            f.line(f"%{word}.p = getelementptr i64, ptr %context, i64 {slot}")
+            f.line(f"%{word} = load {kind}, ptr %{word}.p")
+        n, per, columns, each, units, nbytes = (f.value("%" + word, "i64") for word in ("n", "per", "columns", "each", "units", "nbytes"))
+        mine = f.op(f"getelementptr i8, ptr %scratch, i64 {(chunk * nbytes).ref}")
+        low = chunk * per
+        with f.loop(low, (low + per).minimum(units), one, "unit") as unit:
+            lead, part = unit.index.udiv(each), unit.index.urem(each)
+            c, a, b = (self.at(f"%{word}", self.number(f"%lead_{word}", lead), self.storage) for word in "cab")
+            start = part * columns
+            self.unit(c, a, b, start, (start + columns).minimum(n), mine)
+        f.finish()
+
+    def unit(self, c: str, a: str, b: str, start: Value, stop: Value, scratch: str) -> None:
+        """Columns start ... stop-1 of one product."""
+        f, shape, zero = self.f, self.shape, self.i64(0)
+        m, k, c_row, a_turned, b_turned = (f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned"))
+        panels = self.at(scratch, self.i64(shape.block), self.work)
+        rounded = self.at(panels, self.i64((shape.wide + shape.columns) * shape.deep), self.work)
+        span, step_k = self.i64(shape.high) if shape.rounded else m.maximum(1), self.even(k)
+        with f.loop(zero, m, span, "span") as at:
+            end = (at.index + span).minimum(m)
+            with f.loop(start, stop, self.i64(shape.wide), "wide") as column:
+                wide = (stop - column.index).minimum(shape.wide)
+                with f.loop(zero, k.maximum(1), step_k, "deep") as at_k:
+                    deep, first = (k - at_k.index).minimum(step_k), at_k.index.eq(0).to("i64", signed=False)
+
+                    def pack(panel: str, j: Value, count: Value, column: Value = column.index, k: Value = at_k.index, deep: Value = deep) -> None:
+                        tables = self.tables("%b_runs", select(b_turned.ne(0), k, column + j), "%b_columns", column + j, "%b_sums", k)
+                        self.call_gather(panel, b, tables, count, deep, shape.columns, b_turned)
+
+                    with f.loop(at.index, end, self.i64(shape.high), "high") as row:
+                        high = (end - row.index).minimum(shape.high)
+                        tables = self.tables("%a_runs", select(a_turned.ne(0), row.index, at_k.index), "%a_sums", at_k.index, "%a_rows", row.index)
+                        self.call_gather(scratch, a, tables, deep, high, shape.deep, a_turned)
+                        if shape.rounded:
+                            to, step = self.at(rounded, (row.index - at.index) * shape.wide, self.work), self.i64(shape.wide)
+                        else:
+                            to, step = self.at(c, row.index * c_row + column.index, self.work), c_row
+                        self.tiles(to, step, scratch, panels, wide, high, deep, first, row.index.eq(at.index), pack)
+                if shape.rounded:
+                    self.narrowed(rounded, self.at(c, column.index, self.storage), wide, c_row, at.index, end)
+
+    def tables(self, runs: str, run: Value, across: str, r: Value, along: str, p: Value) -> tuple[str, str, str]:
+        """Tables from certain elements on; runs begin at whole vectors."""
+        return self.at(runs, run.udiv(self.w) * SLOTS, "i64"), self.at(across, r, "i64"), self.at(along, p, "i64")

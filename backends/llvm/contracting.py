@@ -1,0 +1,158 @@
+"""Contractions in the driver: products over several axes (contracted.py), after axes that lie one behind the other have become one.
+
+What is left with one axis of rows, of sums and of columns is an ordinary product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc import dims
+from graphc.backends.llvm import costs
+from graphc.backends.llvm.blocked import Shape
+from graphc.backends.llvm.contracted import CONTEXT, SLOTS, contracted_module, fill_module, group_size, runs_module
+from graphc.backends.llvm.multiplying import Multiplying, kind_of, most_chunks
+from graphc.backends.llvm.values import Value, select
+from graphc.dims import Size
+from graphc.kernel import Product, View
+
+__all__ = ["Contracting", "Group", "collapsed"]
+
+#: axes of a group at most
+MOST_AXES = 4
+#: elements from which on a stretch is worth whole vectors
+LONG = 8
+
+#: sizes of axes that belong together, and for each view its strides along them
+Group = tuple[list[Size], list[list[Size]]]
+
+
+def collapsed(views: Sequence[tuple[View, int]], count: int) -> Group:
+    """``count`` axes of each view from a first one on, merged where every view allows it.  Axes of size 1 go."""
+    sizes: list[Size] = []
+    strides: list[list[Size]] = [[] for _ in views]
+    for k in range(count):
+        size = views[0][0].shape[views[0][1] + k]
+        steps = [v.strides[first + k] for v, first in views]
+        if dims.is_one(size):
+            continue
+        if sizes and all(line[-1] == step * size for line, step in zip(strides, steps, strict=True)):
+            sizes[-1] = sizes[-1] * size
+            for line, step in zip(strides, steps, strict=True):
+                line[-1] = step
+            continue
+        sizes.append(size)
+        for line, step in zip(strides, steps, strict=True):
+            line.append(step)
+    return sizes, strides
+
+
+class Contracting(Multiplying):
+    """A part of the driver's Writer."""
+
+    def contraction(self, step: Product) -> None:
+        a, b, out = step.a, step.b, step.out
+        rows, sums, columns = step.axes
+        lead = len(out.shape) - rows - columns
+        groups = [collapsed([(a, 0), (b, 0), (out, 0)], lead), collapsed([(a, lead), (out, lead)], rows),
+                  collapsed([(a, lead + rows), (b, lead)], sums), collapsed([(b, lead + sums), (out, lead + rows)], columns)]
+        if all(len(sizes) <= 1 for sizes, _ in groups[1:]):
+            self.product(self._plain(step, groups))
+            return
+        for sizes, _ in groups:
+            assert len(sizes) <= MOST_AXES, f"{len(sizes)} axes of an operand that do not become fewer"
+        self._contracted(step, groups)
+
+    def _plain(self, step: Product, groups: Sequence[Group]) -> Product:
+        """With one axis of each kind: an ordinary product."""
+        (heads, (a_lead, b_lead, c_lead)), *others = groups
+        (m, (a_m, c_m)), (k, (a_k, b_k)), (n, (b_n, c_n)) = [(sizes or [1], [line or [1] for line in lines]) for sizes, lines in others]
+
+        def view(v: View, shape: Sequence[Size], strides: Sequence[Size]) -> View:
+            return View(v.slab, tuple(shape), tuple(strides), v.offset)
+
+        return Product(view(step.a, [*heads, *m, *k], [*a_lead, *a_m, *a_k]), view(step.b, [*heads, *k, *n], [*b_lead, *b_k, *b_n]),
+                       view(step.out, [*heads, *m, *n], [*c_lead, *c_m, *c_n]), (1, 1, 1), step.origin)
+
+    def _contracted(self, step: Product, groups: Sequence[Group]) -> None:
+        f, dtype = self.f, self.program.slabs[step.out.slab].dtype
+        kind = kind_of(dtype)
+        shape = Shape(kind, self.target)
+        name, self.kernels[name] = contracted_module(kind, self.target)
+        fill, self.kernels[fill] = fill_module(self.target)
+        run, self.kernels[run] = runs_module(kind, self.target)
+        for function, parameters in ((name, "ptr, i64"), (fill, f"ptr{', i64' * 8}"), (run, "ptr, ptr, i64")):
+            self.module.declare(function, f"void ({parameters})")
+        lead, m, k, n = step.sizes
+        (_, (a_lead, b_lead, c_lead)), (_, (a_m, c_m)), (_, (a_k, b_k)), (_, (b_n, _c_n)) = groups
+        a_turned, b_turned = _turned(groups[2], 0, groups[1], 0), _turned(groups[3], 0, groups[2], 1)
+
+        # tables, then scratch memory for each chunk
+        at: Size = 0
+        places: dict[str, Size] = {}
+        words = {"lead_c": (0, c_lead, lead), "lead_a": (0, a_lead, lead), "lead_b": (0, b_lead, lead), "a_rows": (1, a_m, m), "a_sums": (2, a_k, k),
+                 "b_sums": (2, b_k, k), "b_columns": (3, b_n, n)}
+        for word, (_g, _s, count) in words.items():
+            places[word], at = at, at + count
+        w = group_size(shape.lanes)
+        runs = {"a_runs": ("a_rows", m) if a_turned else ("a_sums", k), "b_runs": ("b_sums", k) if b_turned else ("b_columns", n)}
+        for word, (_table, count) in runs.items():
+            places[word], at = at, at + dims.floordiv(count + (w - 1), w) * SLOTS
+        nbytes = (shape.scratch * shape.bytes + 63) // 64 * 64
+        begin = dims.floordiv(at * 8 + 63, 64) * 64
+        most = most_chunks()
+        self.scratch = dims.dim_max(self.scratch, begin + dims.dim_min(dims.dim_max(lead * dims.floordiv(n + (shape.columns - 1), shape.columns), 1), most) * nbytes)
+        scratch = self.scratch_address()
+
+        tables = {word: f.op(f"getelementptr i64, ptr {scratch}, i64 {self.size(place).ref}") for word, place in places.items()}
+        for word, (g, strides, _count) in words.items():
+            sizes: list[Size] = [*[1] * (MOST_AXES - len(strides)), *groups[g][0]]
+            steps: list[Size] = [*[0] * (MOST_AXES - len(strides)), *strides]
+            numbers = ", ".join(f"i64 {self.size(x).ref}" for x in (*sizes, *steps))
+            f.line(f"call void @{fill}(ptr {tables[word]}, {numbers})")
+        for word, (table, count) in runs.items():
+            f.line(f"call void @{run}(ptr {tables[word]}, ptr {tables[table]}, i64 {self.size(count).ref})")
+
+        threads = f.value("%threads", "i64").minimum(most)
+        heads, width = self.size(lead), self.size(n)
+        work = (heads * self.size(m)) * (width * self.size(k))
+        wide = work.gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1)
+        threads = select(wide, threads, threads.like(1))
+        # columns are shared out too where there are few products for each thread
+        few = heads.lt(threads * 2)
+        each = select(few, (threads * 2).udiv(heads.maximum(1)).maximum(1), heads.like(1))
+        each = select(threads.eq(1), each.like(1), each)
+        part = ((width + each - 1).udiv(each) + (shape.columns - 1)).udiv(shape.columns) * shape.columns
+        part = part.maximum(shape.columns)
+        each = (width + part - 1).udiv(part)
+        units = heads * each
+        per = (units + threads - 1).udiv(threads).maximum(1)
+        pointers = {}
+        for word, v in (("c", step.out), ("a", step.a), ("b", step.b)):
+            pointers[word] = f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}")
+        pointers["scratch"] = f.op(f"getelementptr i8, ptr {scratch}, i64 {self.size(begin).ref}")
+        c_row = c_m[-1] if c_m else 0
+        known: dict[str, Value] = {"m": self.size(m), "n": width, "k": self.size(k), "c_row": self.size(c_row), "a_turned": f.const(int(a_turned), "i64"),
+                                   "b_turned": f.const(int(b_turned), "i64"), "nbytes": f.const(nbytes, "i64"), "per": per, "columns": part, "each": each,
+                                   "units": units}
+        self.fill([f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables[word]}" for word in CONTEXT])
+        chunks = (units + per - 1).udiv(per)
+        self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
+
+        def alone() -> None:
+            with f.loop(f.const(0, "i64"), chunks, f.const(1, "i64"), "chunk") as loop:
+                f.line(f"call void @{name}(ptr %context, i64 {loop.index.ref})")
+
+        def together() -> None:
+            f.line(f"call void @gc_parallel(ptr @{name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})")
+
+        self._either(chunks.gt(1), "contraction", together, alone)
+
+
+def _turned(direct: Group, which: int, other: Group, view: int) -> bool:
+    """Are vectors read along the other group of axes?  Where only there elements follow one another for a while."""
+    def long(group: Group, view: int) -> bool:
+        sizes, strides = group
+        return bool(sizes) and strides[view][-1] == 1 and not (isinstance(sizes[-1], int) and sizes[-1] < LONG)
+
+    return not long(direct, which) and long(other, view)
