@@ -15,6 +15,7 @@ from graphc.errors import GraphcValueError
 from graphc.ir import Graph, Node, Var
 from graphc.kernel import Index, Kernel, Launch, Ordered, Product, Program, Step, View, value_ranges
 from graphc.ops import OPS
+from graphc.ops.convolution import Convolution
 from graphc.variants import Variants
 
 __all__ = ["Work", "cost", "node_flops", "node_work", "peak_bytes", "step_work"]
@@ -199,6 +200,9 @@ def node_flops(node: Node) -> Size:
         return total * (node.outputs[0].type.shape[0] if node.op.name == "each" else 1)
     if node.op.name == "matmul":
         return 2 * dims.product(node.outputs[0].type.shape) * node.inputs[0].type.shape[-1]
+    if isinstance(node.op, Convolution):
+        shapes = dict(zip(node.op.factors, (v.type.shape for v in (*node.inputs[:2], *node.outputs)), strict=True))
+        return 2 * dims.product(shapes["y"]) * dims.product(shapes["w"][1:])
     if node.op.kind == "reduction" and node.inputs:
         return dims.product(node.inputs[0].type.shape) * max(1, int(node.op.flops))
     if node.op.kind in ("elementwise", "contraction"):

@@ -11,7 +11,7 @@ Picking elements (``sqrt(x)[0]``) makes exact zeros too, for what was not picked
 *local*: it goes through elementwise and linear ops only, so that the loss of a classifier, which
 picks one column of a row, costs its products nothing.
 
-Linear ops need no guard.  Matrix products mix good and bad rows in one sum, so
+Linear ops need no guard.  Products and convolutions mix good and bad rows in one sum, so
 their *operand* is cleaned instead: entries that are not finite and that only meet
 zero cotangents become 0.
 """
@@ -25,6 +25,7 @@ from graphc.ops import movement
 from graphc.ops.arithmetic import where
 from graphc.ops.broadcasting import sum_to
 from graphc.ops.comparison import equal, isfinite, logical_and, logical_not, logical_or, not_equal
+from graphc.ops.convolution import Convolution, met
 from graphc.ops.core import constant_value
 from graphc.ops.elementwise_base import Elementwise
 from graphc.ops.reduction import all as all_
@@ -113,6 +114,8 @@ def _meets(node: Node, position: int, inputs: Sequence[Var], d: Var) -> list[Var
         axis = d.type.ndim - 2 if position == 0 else d.type.ndim - 1
         meets = any_(flows, (axis,), True)
         return [None if k == position else meets for k in range(2)]
+    if isinstance(node.op, Convolution):
+        return [met(node, flows, 2, k) if k == 1 - position else None for k in range(len(inputs))]
     terms, _, result = node.attrs["subscripts"].partition("->")
     found: list[Var | None] = []
     for k, labels in enumerate(terms.split(",")):

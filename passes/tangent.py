@@ -20,6 +20,7 @@ from graphc.ops import movement
 from graphc.ops.arithmetic import add, where
 from graphc.ops.broadcasting import same_shape
 from graphc.ops.comparison import equal, isfinite, logical_and, logical_not, logical_or, not_equal
+from graphc.ops.convolution import Convolution, met
 from graphc.ops.elementwise_base import Elementwise
 from graphc.ops.placeholders import zeros_of
 from graphc.ops.reduction import any as any_
@@ -86,6 +87,8 @@ def _meets(node: Node, position: int, k: int, flows: Var) -> Var:
         rank = flows.type.ndim
         some = any_(flows, (rank - 1 if position == 0 else rank - 2,), True)
         return movement.transpose(some, (*range(rank - 2), rank - 1, rank - 2))
+    if isinstance(node.op, Convolution):
+        return met(node, flows, k, position)
     terms = node.attrs["subscripts"].partition("->")[0].split(",")
     mine, other = terms[position], terms[k]
     shared = [label for label in other if label in mine]

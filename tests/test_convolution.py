@@ -147,18 +147,32 @@ def test_forward_mode_and_curvature(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_gradients_below_a_where(backend: str) -> None:
-    """What flows back through a ``where`` reaches images and kernels; where nothing flows, what is not finite makes no NaN."""
-    x, w = values((1, 1, 5)), values((1, 1, 2))
-    a, b = leaves(x, w)
-    y = gc.nn.conv(a, b)
-    f = compiled([a, b], gc.grad(gc.where(y > 0, y, 0.1 * y).sum(), [a, b]), backend)
-    g = np.where(by_loops(x, w) > 0, 1.0, 0.1)
-    dx, dw = f(x, w)
-    np.testing.assert_allclose(dx[0, 0], np.convolve(g[0, 0], w[0, 0]), rtol=1e-12)
-    np.testing.assert_allclose(dw[0, 0], correlate(x[0, 0], g[0, 0], "valid"), rtol=1e-12)
-    none = compiled([a, b], gc.grad(gc.where(gc.isfinite(y), y, 0.0).sum(), b), backend)
-    np.testing.assert_array_equal(none(np.full((1, 1, 5), np.inf), w), np.zeros((1, 1, 2)))
+@pytest.mark.parametrize("groups", [1, 2])
+def test_derivatives_below_a_where(groups: int, backend: str) -> None:
+    """Images and kernels that are not finite, where a ``where`` lets nothing of them through, leave the derivatives of the others finite."""
+    x, w, t = values((2, 2, 7)), values((4, 2 // groups, 2)), values((4, 2 // groups, 2))
+    x[0, 1, 3] = np.inf
+    w[0, 0, 1] = np.nan
+    good = np.isfinite(by_loops(x, w, groups=groups))
+    a, b, s, u = leaves(x, w, t, x)
+    y = gc.where(gc.isfinite(gc.nn.conv(a, b, groups=groups)), gc.nn.conv(a, b, groups=groups), 0.0)
+    dx, dw, moved, curved = compiled([a, b, s, u], [*gc.grad(y.sum(), [a, b]), gc.jvp(y, b, s), gc.jvp(gc.grad((y ** 2).sum(), b), a, u)], backend)(
+        x, w, t, np.ones_like(x))
+    safe_x, safe_w = np.where(np.isfinite(x), x, 0), np.where(np.isfinite(w), w, 0)
+    c, d, g = leaves(safe_x, safe_w, good.astype(float))
+    z = gc.nn.conv(c, d, groups=groups) * g
+    want_x, want_w = compiled([c, d, g], gc.grad(z.sum(), [c, d]))(safe_x, safe_w, good.astype(float))
+    np.testing.assert_allclose(dx, want_x, rtol=1e-12)
+    np.testing.assert_allclose(dw, want_w, rtol=1e-12)
+    np.testing.assert_allclose(moved, by_loops(safe_x, t, groups=groups) * good, rtol=1e-12)
+    assert np.isfinite(curved).all()
+
+
+def test_flops() -> None:
+    x, w = gc.tensor("x", shape=("n", 4, 8)), gc.tensor("w", shape=(6, 2, 3))
+    y = gc.nn.conv(x, w, groups=2)
+    f = compiled([x, w], [y, *gc.grad(y.sum(), [x, w])])
+    assert f.cost({"n": 5})["flops"] >= 3 * (2 * 5 * 6 * 6 * 2 * 3)
 
 
 @pytest.mark.parametrize("mode", ["valid", "same", "full"])

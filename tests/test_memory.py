@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from helpers import leaf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_graphs import arguments_for, draw_graph
 
@@ -323,6 +323,7 @@ def test_random_plans_are_right(seed, fused):
 
 
 @settings(max_examples=60, deadline=None)
+@example(seed=47936)
 @given(seed=st.integers(0, 10**9))
 def test_random_mistakes_are_caught_or_harmless(seed):
     """Two arena values of one size get one buffer: the checker says no unless they never live at the same time."""
@@ -334,9 +335,14 @@ def test_random_mistakes_are_caught_or_harmless(seed):
     if not pairs:
         return
     a, b = rng.choice(pairs)
-    made = {k: (s.node.key, s.inputs) for s in plan.steps for k in s.outputs}
+    made: dict[int, object] = {}  # the same for values that are the same expression, however deep
+    known: dict[object, object] = {}
+    for step in plan.steps:
+        what = (step.node.key, tuple([made.get(k, k) for k in step.inputs]))
+        for n, k in enumerate(step.outputs):
+            made[k] = known.setdefault((what, n), (len(known), n, "made"))
     if made[a.id] == made[b.id]:
-        return  # the same expression twice: one buffer does no harm
+        return  # one buffer does no harm
     b.buffer = a.buffer
     overlap = b.first < a.last and any(plan.values[k].root == a.id for s in plan.steps[b.first + 1:] for k in s.inputs)
     if overlap:

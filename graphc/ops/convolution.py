@@ -31,12 +31,16 @@ from graphc import dims, dtypes
 from graphc.dims import Size
 from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Array, Node, Op, Relation, Type, Var, apply
-from graphc.ops.arithmetic import conj_or_same
-from graphc.ops.core import shape_of, size_args, sized_shape, sized_value
+from graphc.ops.arithmetic import conj_or_same, floordiv
+from graphc.ops.broadcasting import broadcast_to
+from graphc.ops.comparison import greater
+from graphc.ops.core import cast, constant, shape_of, size_args, sized_shape, sized_value
 from graphc.ops.cumulative import accumulator
 from graphc.ops.example import Example
+from graphc.ops.movement import expand_dims, reshape
+from graphc.ops.reduction import any as any_
 
-__all__ = ["OPS", "conv", "conv_input", "conv_input_op", "conv_op", "conv_weight", "conv_weight_op", "positions"]
+__all__ = ["OPS", "Convolution", "conv", "conv_input", "conv_input_op", "conv_op", "conv_weight", "conv_weight_op", "met", "positions"]
 
 Attrs = Mapping[str, Any]
 Pairs = Sequence[tuple[int, int]]
@@ -101,9 +105,9 @@ def _result(x: Sequence[Size], w: Sequence[Size], attrs: Attrs) -> tuple[Size, .
 class Convolution(Op):
     """What the three ops share: two operands of one dtype and rank, then sizes."""
 
-    # not "contraction": passes that know that kind ask for matmul's axes or for subscripts
-    kind = "custom"
+    kind = "contraction"
     flops = 2.0
+    factors: tuple[str, str, str]  # what the operands and the result are
 
     def infer(self, a: Type, b: Type, *more: Type, strides: Sequence[int], padding: Pairs, dilations: Sequence[int], groups: int,  # type: ignore[override]
               **found: Any) -> Type:
@@ -251,6 +255,7 @@ class Conv(Convolution):
     """``conv(x, w; strides, padding, dilations, groups)``: the result y."""
 
     name = "conv"
+    factors = ("x", "w", "y")
     examples = _examples(2)
 
     def shapes(self, a: Sequence[Size], b: Sequence[Size], given: Sequence[Size], attrs: Attrs) -> Shapes:
@@ -276,6 +281,7 @@ class ConvInput(Convolution):
     """``conv_input(w, y, *sizes; sizes, strides, padding, dilations, groups)``: the images x, of these spatial sizes."""
 
     name = "conv_input"
+    factors = ("w", "y", "x")
     examples = _examples(0)
 
     def shapes(self, a: Sequence[Size], b: Sequence[Size], given: Sequence[Size], attrs: Attrs) -> Shapes:
@@ -300,6 +306,7 @@ class ConvWeight(Convolution):
     """``conv_weight(x, y, *sizes; window, strides, padding, dilations, groups)``: the kernels w, of these spatial sizes."""
 
     name = "conv_weight"
+    factors = ("x", "y", "w")
     examples = _examples(1)
 
     def shapes(self, a: Sequence[Size], b: Sequence[Size], given: Sequence[Size], attrs: Attrs) -> Shapes:
@@ -322,6 +329,55 @@ class ConvWeight(Convolution):
 
 conv_op, conv_input_op, conv_weight_op = Conv(), ConvInput(), ConvWeight()
 OPS: tuple[Op, ...] = (conv_op, conv_input_op, conv_weight_op)
+
+
+# ---- which elements meet ------------------------------------------------------------------------
+
+
+def met(node: Node, flows: Var, source: int, target: int) -> Var:
+    """Which elements of factor ``target`` of a convolution meet a True in ``flows``, which has the shape of factor ``source``.
+
+    Factors: 0 and 1 are the node's operands, 2 is its result.  The answer broadcasts against the target.
+    """
+    assert isinstance(node.op, Convolution)
+    factors = dict(zip(node.op.factors, (*node.inputs[:2], node.outputs[0]), strict=True))
+    have, want = node.op.factors[source], node.op.factors[target]
+    rank, groups = flows.type.ndim, node.attrs["groups"]
+    space = tuple(range(2, rank))
+    if have == "y" and want == "w":
+        return expand_dims(any_(flows, (0, *space), False), tuple(range(1, rank)))
+    if have == "w" and want == "y":
+        return expand_dims(any_(flows, (1, *space), False), (0, *space))
+    if have == "w":
+        kept = any_(_by_group(flows, 0, groups), (1, *(a + 1 for a in space)), False)  # (groups, channels of one)
+        return expand_dims(reshape(kept, (shape_of(factors["x"])[1],)), (0, *space))
+    if want == "w":
+        kept = any_(_by_group(flows, 1, groups), (0, *(a + 1 for a in space)), False)
+        return expand_dims(_for_each(kept, 1, factors["w"], 0), space)
+    # windows of x and places of y that see each other: a convolution with one channel in each group
+    some = cast(any_(_by_group(flows, 1, groups), (2,), False), dtypes.DTYPES["float32"])
+    ones = broadcast_to(constant(1, some.type.dtype), (groups, 1, *shape_of(factors["w"])[2:]))
+    count = conv(some, ones, node.attrs) if have == "x" else conv_input(ones, some, shape_of(factors["x"])[2:], node.attrs)
+    return _for_each(greater(count, 0), 2, factors[want], 1)
+
+
+def _by_group(v: Var, axis: int, groups: int) -> Var:
+    """An axis in two: groups, and what is in one."""
+    shape = list(shape_of(v))
+    shape[axis:axis + 1] = [groups, _divided(shape[axis], groups)]
+    return reshape(v, shape)
+
+
+def _for_each(v: Var, axis: int, like: Var, along: int) -> Var:
+    """What is said of a group said of each of its members: the axis ``along`` of ``like``, which ``v`` has by groups before ``axis``."""
+    size, groups = shape_of(like)[along], v.type.shape[axis - 1]
+    wide, shape = expand_dims(v, (axis,)), list(shape_of(v))
+    whole = broadcast_to(wide, [*shape[:axis], _divided(size, groups), *shape[axis:]])
+    return reshape(whole, [*shape[:axis - 1], size, *shape[axis:]])
+
+
+def _divided(size: Any, groups: Any) -> Any:
+    return floordiv(size, groups) if isinstance(size, Var) else dims.floordiv(size, groups)
 
 
 # ---- builders -----------------------------------------------------------------------------------
