@@ -36,6 +36,8 @@ __all__ = ["KEEP_FLOPS", "UNKNOWN_SIZE", "Source", "build_kernel", "estimate"]
 #: a value that costs at least this much is kept for the next stage rather than computed again
 KEEP_FLOPS = 6.0
 UNKNOWN_SIZE = 128
+#: rounds of a loop up to which lanes go along the one around it
+FEW = 4
 #: points of the loops up to which the order in memory does not matter
 CACHED = 1 << 16
 
@@ -525,19 +527,35 @@ def _ordered(kernel: Kernel) -> Kernel:
 
 
 def _vector(kernel: Kernel) -> int:
-    """The range for the lanes: the innermost of the grid or of the stages, whichever has the better accesses."""
+    """The range for the lanes: the innermost of the grid or of the stages, or one outside of a few rounds, whichever has the better accesses."""
     inner = {s.loops[-1] for s in (*kernel.stages, *kernel.finish) if s.loops}
     candidates = [*sorted(inner), *kernel.grid[-1:]]
+    if not inner:
+        outer = list(kernel.grid)
+        while len(outer) > 1 and _few(kernel, outer[-1]):  # the place in a window: lanes along the windows
+            outer.pop()
+            candidates.append(outer[-1])
     best, choice = math.inf, -1
     for r in candidates:
         cost = 0.0
         for v in kernel.values:
             if v.index is None:
+                cost += 0.5 * (v.op == "apply")
                 continue
             stride = next((s for q, s in v.index.terms if q == r), 0)
-            cost += 1.0 if stride == 1 else 0.5 if stride == 0 else 2.0 if stride == -1 else 8.0
+            if isinstance(stride, int) and 1 < stride <= 4:  # as many vectors, of which some lanes are used
+                cost += stride if v.op == "load" else min(3.0 * stride, 8.0)
+            else:
+                cost += 0.5 if stride == 0 else 1.0 if stride == 1 else 2.0 if stride == -1 else 8.0
+        if _few(kernel, r):  # most lanes would be idle
+            cost *= 4.0
         if len(inner) > 1 and r in inner:
             cost += 2.0 * len(inner)
         if cost < best:
             best, choice = cost, r
     return choice
+
+
+def _few(kernel: Kernel, r: int) -> bool:
+    extent = kernel.ranges[r].extent
+    return isinstance(extent, int) and extent <= FEW

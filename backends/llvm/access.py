@@ -3,13 +3,14 @@
     stride 0      one element, in every lane
     stride 1      a vector; masked at the end of a range
     stride -1     a vector, reversed
+    stride 2..4   as many vectors with masks, of which every so many lanes are used, where the processor has masks
     other         gathered or scattered, element by element
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeGuard
 
 from graphc.backends.llvm.elements import loaded, memory_kind, stored
 from graphc.backends.llvm.memory import load, store
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: bytes of all operands from which stores go past the cache: a part of the last one, which others use too
 PAST_CACHE = 20 << 20
+
+#: elements from one to the next up to which vectors with masks are read rather than elements
+MOST_SPACED = 4
 
 __all__ = ["Access"]
 
@@ -159,8 +163,39 @@ class Access:
                 mask = shuffle(mask, mask, range(w - 1, -1, -1))
             x = load(p, shape, mask)
             return shuffle(x, x, range(w - 1, -1, -1)) if stride == -1 else x
+        if self._spaced(stride):
+            return self._spaced_load(base, shape, stride, n, mask)
         offsets = self._offsets(stride, n)
         return self._gather(base, offsets, kind, mask)
+
+    def _spaced(self, stride: Size) -> TypeGuard[int]:
+        return isinstance(stride, int) and 2 <= stride <= MOST_SPACED and self.e.masked
+
+    def _spaced_load(self, base: Value, shape: Value, stride: int, n: int, mask: Value | None) -> Value:
+        """Every ``stride``-th element of as many vectors; the others are not read."""
+        w, found = shape.lanes, None
+        for part, (p, some) in enumerate(self._spaced_parts(base, shape, stride, n, mask)):
+            x = load(p, shape, some)
+            here = [lane * stride // w == part for lane in range(w)]
+            found = x if found is None else shuffle(found, x, [w + lane * stride % w if here[lane] else lane for lane in range(w)])
+            if part == 0:
+                found = shuffle(x, x, [lane * stride % w if here[lane] else lane for lane in range(w)])
+        assert found is not None
+        return found
+
+    def _spaced_parts(self, base: Value, shape: Value, stride: int, n: int, mask: Value | None) -> Iterator[tuple[str, Value]]:
+        """The address of each of ``stride`` vectors, and a mask of its lanes that count."""
+        e, f, w = self.e, self.e.f, shape.lanes
+        at = e.index[e.vector] * stride
+        for part in range(stride):
+            first = part * w
+            lanes = [(first + lane) // stride if (first + lane) % stride == 0 else -1 for lane in range(w)]
+            if mask is None:
+                some = f.vector([lane >= 0 for lane in lanes], "i1")
+            else:
+                some = shuffle(mask, f.const(False, "i1", w), [lane if lane >= 0 else w for lane in lanes])
+            place = at + (n * w * stride + first) if n or part else at
+            yield f.op(f"getelementptr {Value(f, '', shape.kind).type}, ptr {base.ref}, i64 {place.ref}"), some
 
     def _offsets(self, stride: Size, n: int) -> Value:
         """Element offsets of the lanes."""
@@ -267,6 +302,10 @@ class Access:
                 at = at + n * w
             p = f.op(f"getelementptr {element}, ptr {base.ref}, i64 {at.ref}")
             store(p, x, e.mask(n), how)
+            return
+        if self._spaced(stride) and e.target.has("avx512f"):  # AMD's AVX2 stores with masks are slow
+            for part, (p, some) in enumerate(self._spaced_parts(base, x, stride, n, e.mask(n))):
+                store(p, shuffle(x, x, [(part * w + lane) // stride for lane in range(w)]), some)
             return
         offsets = self._offsets(stride, n)
         p = f.op(f"getelementptr {element}, ptr {base.ref}, {offsets.type} {offsets.ref}")

@@ -24,8 +24,7 @@ def start(variant: str, threads: int) -> dict[str, str]:
 def variables(inputs: Arrays) -> dict[str, Any]:
     """An input variable for every array."""
     if OPTIONS["any"]:
-        makers = (gc.scalar, gc.vector, gc.matrix)
-        return {k: makers[v.ndim](k, dtype=str(v.dtype)) for k, v in inputs.items()}
+        return {k: gc.tensor(k, shape=(None,) * v.ndim, dtype=str(v.dtype)) for k, v in inputs.items()}
     return {k: gc.tensor(k, shape=v.shape, dtype=str(v.dtype)) for k, v in inputs.items()}
 
 
@@ -62,6 +61,11 @@ def logistic(beta: Any, x: Any, y: Any) -> Any:
     return [density, gc.grad(density, beta)]
 
 
+def conv_step(x: Any, w: Any, g: Any, **options: int) -> Any:
+    y = gc.nn.conv(x, w, **options)
+    return [y, *gc.grad(gc.sum(y * g), [x, w])]
+
+
 #: kind -> the expression of its inputs
 FORMULAS: dict[str, Callable[..., Any]] = {
     "scalar_grad": scalar_grad,
@@ -85,6 +89,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "colmean": lambda x: gc.mean(x, axis=0),
     "sum": lambda x: gc.sum(x),
     "max": lambda x: gc.max(x),
+    "matmul": lambda a, b, form: (gc.swapaxes(a, -1, -2) if form == "atb" else a) @ (gc.swapaxes(b, -1, -2) if form == "abt" else b),
+    "conv_step": conv_step,
 }
 
 

@@ -5,6 +5,7 @@ Variant ``sync``: the same with asynchronous dispatch switched off, which suits 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,15 @@ def density(beta: Any, x: Any, y: Any) -> Any:
     return (y * eta - jax.nn.softplus(eta)).sum() - 0.5 * (beta * beta).sum()
 
 
+def conv_step(x: Any, w: Any, g: Any, stride: int, padding: int, groups: int) -> Any:
+    space = x.ndim - 2
+
+    def conv(x: Any, w: Any) -> Any:
+        return jax.lax.conv_general_dilated(x, w, (stride,) * space, [(padding, padding)] * space, feature_group_count=groups)
+    y, back = jax.vjp(conv, x, w)
+    return (y, *back(g))
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": jnp.exp, "log": jnp.log, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "erf": jax.lax.erf, "sin": jnp.sin, "sqrt": jnp.sqrt}
 
@@ -69,12 +79,14 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "colmean": lambda x: x.mean(0),
     "sum": jnp.sum,
     "max": jnp.max,
+    "matmul": lambda a, b, form: (a.swapaxes(-1, -2) if form == "atb" else a) @ (b.swapaxes(-1, -2) if form == "abt" else b),
+    "conv_step": conv_step,
 }
 
 
 @BUILDERS.row(*FORMULAS, "unary")
 def formula(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
-    f = jax.jit(FUNCTIONS[params["function"]] if kind == "unary" else FORMULAS[kind])
+    f = jax.jit(FUNCTIONS[params["function"]] if kind == "unary" else functools.partial(FORMULAS[kind], **(params if kind in ("matmul", "conv_step") else {})))
     args = [jnp.asarray(v) for v in inputs.values()]
     jax.block_until_ready(args)
     if kind in ("scalar_grad", "xent", "logistic"):
@@ -85,7 +97,7 @@ def formula(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
             return a, b
     else:
         def call(*args: Any) -> Any:
-            return f(*args).block_until_ready()
+            return jax.block_until_ready(f(*args))
     return Built(call, args, lambda r: [np.asarray(v) for v in (r if isinstance(r, tuple) else (r,))])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -85,6 +86,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "colmean": lambda x: x.mean(0),
     "sum": np.sum,
     "max": np.max,
+    "matmul": lambda a, b, form: (a.swapaxes(-1, -2) if form == "atb" else a) @ (b.swapaxes(-1, -2) if form == "abt" else b),
 }
 
 
@@ -92,6 +94,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
 def formula(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
     special = {"sigmoid": sigmoid, "erf": scipy.special.erf}
     f = FORMULAS[kind] if kind != "unary" else special.get(params["function"]) or getattr(np, params["function"])
+    f = functools.partial(f, **params) if kind == "matmul" else f
     args = [v[()] for v in inputs.values()]  # 0-d arrays become the scalars that a user of NumPy has
     return Built(f, args, lambda r: [np.asarray(v) for v in (r if isinstance(r, list) else [r])])
 

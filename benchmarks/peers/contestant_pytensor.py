@@ -88,6 +88,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "colmean": lambda x: x.mean(0),
     "sum": lambda x: x.sum(),
     "max": lambda x: x.max(),
+    "matmul": lambda a, b, form: pt.matmul(pt.swapaxes(a, -1, -2) if form == "atb" else a, pt.swapaxes(b, -1, -2) if form == "abt" else b),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "colmean": lambda x: x.mean(0),
     "sum": lambda x: x.sum(),
     "max": lambda x: x.max(),
+    "matmul": lambda a, b, form: (a.mT if form == "atb" else a) @ (b.mT if form == "abt" else b),
 }
 
 #: kind -> (scalar function of the inputs, how many of them it is derived by, is its value wanted too)
@@ -77,7 +79,7 @@ def fetch(result: Any) -> list[Any]:
 
 @BUILDERS.row(*FORMULAS, "unary")
 def formula(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
-    f = FUNCTIONS[params["function"]] if kind == "unary" else FORMULAS[kind]
+    f = FUNCTIONS[params["function"]] if kind == "unary" else functools.partial(FORMULAS[kind], **params) if kind == "matmul" else FORMULAS[kind]
     return Built(compiled(f) if OPTIONS["compile"] else f, tensors(inputs), fetch)
 
 
@@ -98,6 +100,22 @@ def gradient(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
         return (value, *grads) if with_value else grads
 
     return Built(call, args, fetch)
+
+
+@BUILDERS.row("conv_step")
+def conv_step(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    x, w, g = tensors(inputs)
+    op = functional.conv1d if x.ndim == 3 else functional.conv2d
+    leaves = [x.requires_grad_(), w.requires_grad_()]
+
+    def step(x: Any, w: Any) -> Any:
+        return op(x, w, **params)
+    f = compiled(step) if OPTIONS["compile"] else step
+
+    def call(x: Any, w: Any, g: Any) -> Any:
+        y = f(x, w)
+        return (y, *torch.autograd.grad(y, leaves, g))
+    return Built(call, (x, w, g), fetch)
 
 
 @BUILDERS.row("mlp")

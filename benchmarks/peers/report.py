@@ -16,6 +16,7 @@ from bandwidth import HEADLINE, limit
 from environments import CONTESTANTS
 from rich.console import Console
 from rich.table import Table
+from workloads import APART
 
 Record = dict[str, Any]
 BAR_GEOMETRIC, BAR_BANDWIDTH, BAR_SCALING, BAR_ANY_SIZE, BAR_TINY = 1.8, 0.8, 1.8, 1.1, 1e-6
@@ -69,7 +70,7 @@ def main_sheets(record: Record) -> list[Sheet]:
     """Time of everyone and ratio to graphc, per number of threads."""
     sheets = []
     for threads in _threads(record):
-        rows = [r for r in record["rows"] if r["threads"] == threads and r["group"] < 13]
+        rows = [r for r in record["rows"] if r["threads"] == threads and r["group"] not in APART]
         if not rows:
             continue
         names = list(dict.fromkeys(n for r in rows for n in r["contestants"]))
@@ -89,7 +90,7 @@ def memory_sheets(record: Record) -> list[Sheet]:
     sheets = []
     for threads in _threads(record):
         rates = record["bandwidth"].get(str(threads))
-        rows = [r for r in record["rows"] if r["threads"] == threads and r["group"] < 13 and r["memory_bound"]]
+        rows = [r for r in record["rows"] if r["threads"] == threads and r["group"] not in APART and r["memory_bound"]]
         if not rates or not rows:
             continue
         reading, mixing = next((read, mixed) for size, read, mixed in rates if size == HEADLINE)
@@ -119,7 +120,7 @@ def any_size_sheet(record: Record) -> list[Sheet]:
 
 def scaling(record: Record) -> dict[str, float]:
     """Row -> graphc's time on one thread over its time on two."""
-    times = {(r["row"], r["threads"]): r["contestants"].get("graphc", {}).get("seconds") for r in record["rows"] if r["group"] < 13}
+    times = {(r["row"], r["threads"]): r["contestants"].get("graphc", {}).get("seconds") for r in record["rows"] if r["group"] not in APART}
     return {row: one / two for (row, threads), one in times.items() if threads == 1 and one and (two := times.get((row, 2))) and one >= SCALING_FROM}
 
 
@@ -142,7 +143,7 @@ def checks(record: Record) -> list[tuple[bool, str]]:
     """The bar, line by line: is it kept, and the figure."""
     found: list[tuple[bool, str]] = []
     for threads in _threads(record):
-        rows = [r for r in record["rows"] if r["threads"] == threads and r["group"] < 13]
+        rows = [r for r in record["rows"] if r["threads"] == threads and r["group"] not in APART]
         leads = {r["row"]: min(peers_of(r).values()) for r in rows if peers_of(r)}
         where = f"{threads} thread{'s' * (threads > 1)}"
         if leads:

@@ -31,7 +31,10 @@ GROUPS = {
     1: "gradient of a scalar formula", 2: "fused chain", 3: "gradient of the chain", 4: "cross-entropy and its gradient", 5: "layer norm + GELU",
     6: "logistic log-density and gradient", 7: "MLP training step", 8: "rows of many lengths", 9: "single functions", 10: "copies and transposes",
     11: "pairwise distances", 12: "column and full reductions", 13: "unknown sizes against fixed ones", 14: "first call",
+    15: "matrix products", 16: "convolutions with their gradients",
 }
+#: groups with tables of their own
+APART = (13, 14)
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,30 @@ def erf(x: Array) -> Array:
     return np.frompyfunc(math.erf, 1, 1)(x).astype(np.float64)
 
 
+def matmul(a: Array, b: Array, form: str) -> list[Array]:
+    return [(a.swapaxes(-1, -2) if form == "atb" else a) @ (b.swapaxes(-1, -2) if form == "abt" else b)]
+
+
+def conv_step(x: Array, w: Array, g: Array, stride: int, padding: int, groups: int) -> list[Array]:
+    """The result, and the gradients of its product with ``g``."""
+    space = x.ndim - 2
+    padded = np.pad(x, [(0, 0), (0, 0), *[(padding, padding)] * space])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, w.shape[2:], tuple(range(2, x.ndim)))
+    windows = windows[(slice(None), slice(None), *[slice(None, None, stride)] * space)]
+    n, (o, c) = len(x), w.shape[:2]
+    places = windows.shape[2:2 + space]
+    seen = windows.reshape(n, groups, c, math.prod(places), -1)
+    kernels, back = w.reshape(groups, o // groups, c, -1), g.reshape(n, groups, o // groups, -1)
+    y = np.einsum("ngcpk,gock->ngop", seen, kernels, optimize=True).reshape(n, o, *places)
+    dw = np.einsum("ngcpk,ngop->gock", seen, back, optimize=True).reshape(w.shape)
+    given = np.einsum("gock,ngop->ngcpk", kernels, back, optimize=True).reshape(n, groups * c, *places, *w.shape[2:])
+    dx = np.zeros_like(padded)
+    for k in np.ndindex(*w.shape[2:]):
+        at = tuple([slice(i, i + stride * (p - 1) + 1, stride) for i, p in zip(k, places, strict=True)])
+        dx[(slice(None), slice(None), *at)] += given[(..., *k)]
+    return [y, dx[(slice(None), slice(None), *[slice(padding, padding + m) for m in x.shape[2:]])], dw]
+
+
 UNARY: dict[str, Callable[[Array], Array]] = {"exp": np.exp, "log": np.log, "tanh": np.tanh, "sigmoid": sigmoid, "erf": erf, "sin": np.sin, "sqrt": np.sqrt}
 
 
@@ -230,6 +257,39 @@ def _reductions() -> list[Workload]:
     return rows
 
 
+#: m, k, n
+PRODUCTS = (("ab", (4, 4, 4)), ("ab", (16, 16, 16)), ("ab", (64, 64, 64)), ("ab", (256, 256, 256)), ("ab", (1024, 1024, 1024)), ("ab", (2048, 2048, 2048)),
+            ("ab", (1, 784, 512)), ("ab", (1, 4096, 4096)), ("ab", (32, 256, 1024)), ("atb", (256, 32, 1024)), ("abt", (32, 1024, 256)),
+            ("ab", (128, 784, 512)), ("atb", (784, 128, 512)), ("abt", (128, 512, 784)), ("ab", (128, 512, 10)), ("atb", (512, 128, 10)), ("abt", (128, 10, 512)),
+            ("ab", (1024, 1024, 4096)), ("atb", (1024, 1024, 4096)), ("abt", (1024, 4096, 1024)))
+BATCHES = (("abt", 64, (128, 64, 128)), ("ab", 64, (128, 128, 64)), ("ab", 512, (16, 16, 16)))
+DOUBLE = (("ab", (16, 16, 16)), ("ab", (256, 256, 256)), ("ab", (1024, 1024, 1024)), ("ab", (128, 784, 512)), ("atb", (784, 128, 512)), ("abt", (128, 512, 784)))
+
+
+def _product(form: str, sizes: tuple[int, int, int], dtype: str, batch: tuple[int, ...] = ()) -> Workload:
+    m, k, n = sizes
+    shapes = {"a": (*batch, *((k, m) if form == "atb" else (m, k))), "b": (*batch, *((n, k) if form == "abt" else (k, n)))}
+    name = f"matmul/{'x'.join(map(str, (*batch, *sizes)))}/{form}/{dtype}"
+    return Workload(name, 15, "matmul", normal(dtype, **shapes), matmul, dtype, 1e-4 if dtype == "float32" else 1e-12, {"form": form})
+
+
+def _products() -> list[Workload]:
+    return [*[_product(form, sizes, "float32") for form, sizes in PRODUCTS], *[_product(form, sizes, "float32", (n,)) for form, n, sizes in BATCHES],
+            *[_product(form, sizes, "float64") for form, sizes in DOUBLE]]
+
+
+def _convolutions() -> list[Workload]:
+    rows = []
+    for name, x, w, stride, padding, groups in (
+            ("lenet1", (64, 1, 28, 28), (20, 1, 5, 5), 1, 0, 1), ("lenet2", (64, 20, 12, 12), (50, 20, 5, 5), 1, 0, 1), ("3x3", (8, 64, 56, 56), (64, 64, 3, 3), 1, 1, 1),
+            ("3x3/2", (8, 64, 56, 56), (128, 64, 3, 3), 2, 1, 1), ("1x1", (8, 64, 56, 56), (256, 64, 1, 1), 1, 0, 1),
+            ("depthwise", (8, 64, 56, 56), (64, 1, 3, 3), 1, 1, 64), ("1d", (8, 64, 1024), (64, 64, 3), 1, 1, 1)):
+        y = (x[0], w[0], *((n + 2 * padding - k) // stride + 1 for n, k in zip(x[2:], w[2:], strict=True)))
+        rows.append(Workload(f"conv/{name}", 16, "conv_step", normal(x=x, w=w, g=y), conv_step, tolerance=1e-4,
+                             params={"stride": stride, "padding": padding, "groups": groups}, only=("graphc", "jax", "jax_sync", "torch", "torch_compile")))
+    return rows
+
+
 #: rows that graphc runs against itself, with sizes unknown when compiling
 ANY_SIZE = ("chain", "chain_grad", "xent", "layernorm_gelu", "logistic", "mlp", "softmax/8", "softmax/100", "softmax/1024", "layernorm/31", "layernorm/1000",
             "variance/64", "variance/4096", "exp/float32", "exp/float64", "add/float32", "transpose/1024x1024", "concat1/1024x1024", "pairwise", "colsum", "sum/1M")
@@ -247,7 +307,7 @@ def _all() -> dict[str, Workload]:
         Workload("mlp", 7, "mlp", _mlp_inputs, mlp_step, steps=MLP_STEPS, tolerance=2e-5),
         *_rows_of_lengths(), *_single_functions(), *_copies(),
         Workload("pairwise", 11, "pairwise", normal(a=(1000, 16), b=(1000, 16)), pairwise),
-        *_reductions(),
+        *_reductions(), *_products(), *_convolutions(),
     ]
     by_name = {w.name: w for w in rows}
     for name in ANY_SIZE:
@@ -266,7 +326,7 @@ def select(patterns: Sequence[str]) -> list[Workload]:
         return list(WORKLOADS.values())
     chosen = []
     for pattern in patterns:
-        found = [w for w in WORKLOADS.values() if fnmatch.fnmatchcase(w.name, pattern) or pattern == str(w.group) or (pattern == w.kind and w.group < 13)]
+        found = [w for w in WORKLOADS.values() if fnmatch.fnmatchcase(w.name, pattern) or pattern == str(w.group) or (pattern == w.kind and w.group not in APART)]
         if not found:
             raise SystemExit(f"--rows {pattern}: no such row, kind or group; the rows are\n  " + " ".join(WORKLOADS))
         chosen += [w for w in found if w not in chosen]
