@@ -23,6 +23,7 @@ from graphc.dtypes import is_half
 from graphc.ir import Node, Var, apply
 from graphc.kernel import View
 from graphc.ops.arithmetic import add, mul
+from graphc.ops.broadcasting import broadcast_to
 from graphc.ops.choosing import maximum, minimum
 from graphc.ops.contraction import matmul
 from graphc.ops.convolution import conv_input_op, conv_op, conv_weight_op
@@ -103,7 +104,7 @@ def _mostly_in_vain(w: Var, y: Var, attrs: dict[str, Any]) -> bool:
     """Would a contraction over ``y`` among zeros multiply zeros for the most part, or for rows that there are not?"""
     sizes, have, channels = attrs["sizes"], y.type.shape[2:], w.type.shape[1]
     before, after = ([n for n in found if isinstance(n, int)] for found in (have, sizes))
-    if not isinstance(channels, int) or len(before) + len(after) < 2 * len(sizes) or any(s != 1 for s in attrs["strides"]) or attrs["groups"] != 1:
+    if not isinstance(channels, int) or len(before) + len(after) < 2 * len(sizes) or attrs["groups"] != 1:
         return False
     return channels > 0 and math.prod(after) * max(channels, TILE) / channels > WASTE * math.prod(before) > 0
 
@@ -120,7 +121,7 @@ def _spread(xs: Sequence[Var], shape: Sequence[Size], window: Sequence[int], att
     space = len(window)
     given = transpose(given, [0, 1, *range(2 + space, 2 + 2 * space), *range(2, 2 + space)])
     lows = [0, 0, *(low for low, _ in attrs["padding"])]
-    return cast(_placed(given, window, (1,) * space, attrs["dilations"], range(2, 2 + space), lows, shape), y.type.dtype)
+    return cast(_placed(given, window, attrs["strides"], attrs["dilations"], range(2, 2 + space), lows, shape), y.type.dtype)
 
 
 def overlapped(node: Node, xs: list[Var]) -> Var | None:
@@ -168,19 +169,44 @@ def _placed(y: Var, window: Sequence[int], strides: Sequence[int], dilations: Se
             shape: Sequence[Size]) -> Var:
     """What windows hold, the last axes of ``y``, added up where they stand; ``lows``: how far everything is moved down."""
     dtype, rank = y.type.dtype, len(shape)
-    zero, steps = constant(np.zeros((), dtype), dtype), [1] * rank
+    zero, inner = constant(np.zeros((), dtype), dtype), list(shape)
     for axis, stride in zip(axes, strides, strict=True):
-        steps[axis] = stride
-    total: Var | None = None
+        inner[axis] = dims.floordiv(inner[axis] + (stride - 1), stride)
+    phases: dict[tuple[int, ...], Var] = {}  # elements that are as many steps past a multiple of the strides
     for at in np.ndindex(*window):
-        starts = [-low for low in lows]
-        for axis, k, d in zip(axes, at, dilations, strict=True):
-            starts[axis] += k * d
+        starts: list[Size] = [-low for low in lows]
+        phase = []
+        for axis, k, d, stride in zip(axes, at, dilations, strides, strict=True):
+            place = k * d - lows[axis]
+            phase.append(place % stride)
+            starts[axis] = place // stride
         part = squeeze(subtensor(y, (*[WHOLE] * rank, *((k, k + 1, 1) for k in at))), tuple(range(rank, rank + len(at))))
-        part = apply(window_op, part, zero, starts=tuple(starts), steps=tuple(steps), shape=tuple(shape))
-        total = part if total is None else add(total, part)
-    assert total is not None
-    return total
+        part = apply(window_op, part, zero, starts=tuple(starts), steps=(1,) * rank, shape=tuple(inner))
+        known = phases.get(tuple(phase))
+        phases[tuple(phase)] = part if known is None else add(known, part)
+    nothing = broadcast_to(zero, inner)
+    return _interleaved({p: phases.get(p, nothing) for p in np.ndindex(*strides)}, axes, strides, shape)
+
+
+def _interleaved(phases: dict[tuple[int, ...], Var], axes: Sequence[int], strides: Sequence[int], shape: Sequence[Size]) -> Var:
+    """One array of those of all phases."""
+    for n in reversed(range(len(axes))):  # the last axis first
+        axis, stride = axes[n], strides[n]
+        joined = {}
+        for p in dict.fromkeys(p[:n] for p in phases):
+            lines = [phases[*p, k] for k in range(stride)]
+            x = lines[0]
+            if stride > 1:
+                x = concatenate([expand_dims(line, (axis + 1,)) for line in lines], axis + 1)
+                sizes = list(lines[0].type.shape)
+                sizes[axis] = sizes[axis] * stride
+                x = reshape(x, sizes)
+            joined[p] = x
+        phases = joined
+    whole = phases[()]
+    if tuple(whole.type.shape) == tuple(shape):
+        return whole
+    return subtensor(whole, tuple([(0, n, 1) for n in shape]))
 
 
 # -- one channel in, one out -------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def conv_step(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
     def call(x: Any, w: Any, g: Any) -> Any:
         y = f(x, w)
         return (y, *torch.autograd.grad(y, leaves, g))
-    return Built(call, (x, w, g), fetch)
+    return Built(call, (x, w, g), fetch, any_order=True)  # torch.compile puts channels last
 
 
 @BUILDERS.row("mlp")

@@ -32,6 +32,7 @@ class Built:
     fetch: Callable[[Any], list[Any]]  # result of a call -> NumPy arrays
     state: Callable[[], list[Any]] | None = None  # what the calls changed, as NumPy arrays
     note: str = ""
+    any_order: bool = False  # may the axes of a result lie in any order?
 
 
 class Builders(dict[str, Callable[[str, Arrays, dict[str, Any]], Built]]):
@@ -74,7 +75,8 @@ def values(built: Built, first: Any, steps: int, inputs: Arrays) -> list[Any]:
     import numpy as np
     results = [built.fetch(first)]
     for array in results[0]:
-        if not array.flags.c_contiguous:
+        order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis]) if built.any_order else range(array.ndim)
+        if not array.transpose(order).flags.c_contiguous:
             raise ValueError(f"result not materialised: strides {array.strides} of {array.shape}")
         if any(np.may_share_memory(array, given) for given in inputs.values()):
             raise ValueError("result not materialised: it shares memory with an argument")
