@@ -151,6 +151,23 @@ def test_rows_of_unknown_length_begin_with_a_masked_group(dtype: str) -> None:
     assert not np.signbit(f(zeros[:, :0])[0]).any()
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_lanes_that_do_not_count_leave_no_trace(known: bool) -> None:
+    """Beyond the end of a row 0 / 0 is computed: its NaN is none of the row's."""
+    for n in (1, 5, 12, 13, 40, 100, 257):
+        rng = np.random.default_rng(n)
+        a, b = rng.normal(size=(7, n)), rng.normal(size=(7, n))
+        x, y = (gc.tensor(name, dtype="float64", shape=a.shape if known else (None, None)) for name in "xy")
+        u, v = (gc.tensor(name, dtype="float64", shape=(n,) if known else (None,)) for name in "uv")
+        outputs = [gc.max(x / y, axis=1), gc.min(x / y, axis=1), gc.sum(x / y, axis=1), gc.prod(x / y, axis=1), gc.argmax(x / y, axis=1), gc.any(x / y != x / y, axis=1)]
+        quotient = a / b
+        want = [quotient.max(1), quotient.min(1), quotient.sum(1), quotient.prod(1), quotient.argmax(1), np.zeros(7, bool)]
+        for got, good in zip(gc.function([x, y], outputs)(a, b), want, strict=True):
+            np.testing.assert_allclose(got, good, rtol=1e-12)
+        np.testing.assert_allclose(gc.function([u, v], gc.softmax(u / v, axis=0))(a[0], b[0]).sum(), 1.0, rtol=1e-12)
+        np.testing.assert_allclose(gc.function([u, v], gc.max(u / v))(a[0], b[0]), quotient[0].max(), rtol=1e-12)
+
+
 def test_an_empty_axis_has_no_maximum_whatever_the_backend() -> None:
     x = gc.dmatrix("x")
     f = compiled([x], [x.max(axis=1), x + 1])

@@ -436,6 +436,8 @@ class Emitter(Loops):
             xs = [self.f.splat(x, self.lanes) for x in xs] * self.group
         if v.word in ("argmax", "argmin"):
             return [self.placed(v, x, n) for n, x in enumerate(xs)]
+        if self.masks:  # each vector has lanes of its own that count
+            return [new for x in xs for new in reducing.contributions(v.word, self.operand_dtype(i), [x], self.vector in v.over)]
         return reducing.contributions(v.word, self.operand_dtype(i), xs, self.vector in v.over)
 
     def accumulate(self, i: int, news: Sequence[Accumulator]) -> None:
