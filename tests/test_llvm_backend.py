@@ -151,6 +151,19 @@ def test_rows_of_unknown_length_begin_with_a_masked_group(dtype: str) -> None:
     assert not np.signbit(f(zeros[:, :0])[0]).any()
 
 
+@pytest.mark.parametrize("rows", [5, 9, 16, 17, 33, 40])
+def test_short_rows_in_lanes_of_an_inner_loop(rows: int) -> None:
+    """A known number of rows that leaves a part of a vector, below another loop: each is written once, and nothing else."""
+    rng = np.random.default_rng(rows)
+    for dtype, n in (("float32", 1), ("float32", 6), ("float64", 5)):
+        a, b = rng.normal(size=(3, rows, n)).astype(dtype), rng.normal(size=(rows, n)).astype(dtype)
+        for known in (n, None):
+            x, y = gc.tensor("x", dtype=dtype, shape=(3, rows, known)), gc.tensor("y", dtype=dtype, shape=(rows, known))
+            f = gc.function([x, y], gc.exp(x - gc.max(x, axis=-1, keepdims=True)) + gc.sum(x, axis=-1, keepdims=True) * y)
+            want = np.exp(a - a.max(-1, keepdims=True)) + a.sum(-1, keepdims=True) * b
+            np.testing.assert_allclose(f(a, b), want, rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-6)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_lanes_that_do_not_count_leave_no_trace(known: bool) -> None:
     """Beyond the end of a row 0 / 0 is computed: its NaN is none of the row's."""

@@ -70,7 +70,7 @@ class Loops(Accumulators):
         """The loop along the lanes: groups of ``unroll`` vectors, then single vectors with a mask."""
         f, w, u = self.f, self.lanes, self.unroll
         extent = self.kernel.ranges[r].extent
-        if r != self.outer and (isinstance(extent, int) or (self.masked and self.staging is None)):
+        if r != self.outer and self.staging is None and (isinstance(extent, int) or self.masked):  # staging has one mask for all of a group
             self._first_group(r, carried, inside)
             return
         middle = low + ((high - low) & -(u * w))
