@@ -158,11 +158,15 @@ def pooled(node: Node, xs: list[Var]) -> Var | None:
     for at in np.ndindex(*window):
         index = [WHOLE] * rank
         for axis, k, s, d in zip(axes, at, seen.attrs["strides"], seen.attrs["dilations"], strict=True):
-            n = xs[0].type.shape[axis]
-            index[axis] = (k * d, k * d + dims.dim_max(n - 1, 0) * s + dims.dim_min(n, 1), s)
+            index[axis] = _seen_at(k * d, s, xs[0].type.shape[axis])
         piece = subtensor(x, tuple(index))
         total = piece if total is None else choose(total, piece)
     return total
+
+
+def _seen_at(first: int, stride: int, count: Size) -> tuple[int, Size, int]:
+    """The slice of what ``count`` windows see at one place."""
+    return first, first + dims.dim_max(count - 1, 0) * stride + dims.dim_min(count, 1), stride
 
 
 def _placed(y: Var, window: Sequence[int], strides: Sequence[int], dilations: Sequence[int], axes: Sequence[int], lows: Sequence[int],
@@ -226,7 +230,7 @@ def _shifted(node: Node, xs: Sequence[Var], window: Sequence[int], attrs: dict[s
     def piece(at: Sequence[int], sizes: Sequence[Size]) -> Var:
         index = [WHOLE, WHOLE]
         for k, d, s, n in zip(at, dilations, strides, sizes, strict=True):
-            index.append((k * d, k * d + dims.dim_max(n - 1, 0) * s + dims.dim_min(n, 1), s))
+            index.append(_seen_at(k * d, s, n))
         return subtensor(image, tuple(index))
 
     if node.op is conv_weight_op:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from typing import Any
 from unittest import mock
 
-import llvmlite.binding as llvm
 import numpy as np
 import pytest
-from test_products import DTYPES, KINDS, TARGETS, expected, guarded, laid, numbers, strides
+from test_products import DTYPES, KINDS, TARGETS, expected, guarded, laid, loaded, numbers, strides
 
 import graphc as gc
 from graphc.backends.llvm import blocked, costs, multiplying
@@ -24,17 +22,10 @@ SMALL = {"PANEL_BYTES": 4096, "BLOCK_BYTES": 16 << 10, "SLICE_BYTES": 32 << 10} 
 @functools.cache
 def compiled(kind: str, target: Target, small: bool) -> tuple[Any, Shape, Any]:
     """(the product, the sizes of its blocks, what must stay alive)."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
     with mock.patch.multiple(blocked, **(SMALL if small else {})):
         (name, text), shape = blocked_module(kind, target), Shape(kind, target)
-    module = llvm.parse_assembly(text)
-    module.verify()
-    machine = llvm.Target.from_triple(target.triple).create_target_machine(cpu=target.cpu, features=target.feature_text, opt=2, jit=True)
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    return ctypes.CFUNCTYPE(None, *[pointer] * 3, *[number] * 8, pointer, number, number)(engine.get_function_address(name)), shape, engine
+    main, engine = loaded(name, text, target)
+    return main, shape, engine
 
 
 def product(kind: str, target: Target, a: np.ndarray, b: np.ndarray, chunks: Any = None, small: bool = True) -> np.ndarray:

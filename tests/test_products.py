@@ -26,19 +26,25 @@ LAYOUTS = [("col", "col"), ("row", "col"), ("col", "row"), ("row", "row"), (None
 rng = np.random.default_rng(0)
 
 
-@functools.cache
-def compiled(spec: Product, target: Target) -> tuple[Any, Any, Any]:
-    """(the product, the packing or None, what must stay alive)."""
+def loaded(name: str, text: str, target: Target) -> tuple[Any, Any]:
+    """(the product, what must stay alive) of a module."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    name, text = product_module(spec, target)
     module = llvm.parse_assembly(text)
     module.verify()
     machine = llvm.Target.from_triple(target.triple).create_target_machine(cpu=target.cpu, features=target.feature_text, opt=2, jit=True)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    main = ctypes.CFUNCTYPE(None, *[pointer] * 3, *[number] * 8, pointer, number, number)(engine.get_function_address(name))
+    return ctypes.CFUNCTYPE(None, *[pointer] * 3, *[number] * 8, pointer, number, number)(engine.get_function_address(name)), engine
+
+
+@functools.cache
+def compiled(spec: Product, target: Target) -> tuple[Any, Any, Any]:
+    """(the product, the packing or None, what must stay alive)."""
+    name, text = product_module(spec, target)
+    main, engine = loaded(name, text, target)
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
     pack = None
     if spec.packed:
         pack = ctypes.CFUNCTYPE(None, *[pointer] * 2, *[number] * 4)(engine.get_function_address(name + "_pack"))

@@ -173,14 +173,11 @@ class Access:
 
     def _spaced_load(self, base: Value, shape: Value, stride: int, n: int, mask: Value | None) -> Value:
         """Every ``stride``-th element of as many vectors; the others are not read."""
-        w, found = shape.lanes, None
-        for part, (p, some) in enumerate(self._spaced_parts(base, shape, stride, n, mask)):
-            x = load(p, shape, some)
-            here = [lane * stride // w == part for lane in range(w)]
-            found = x if found is None else shuffle(found, x, [w + lane * stride % w if here[lane] else lane for lane in range(w)])
-            if part == 0:
-                found = shuffle(x, x, [lane * stride % w if here[lane] else lane for lane in range(w)])
-        assert found is not None
+        w = shape.lanes
+        first, *others = [load(p, shape, some) for p, some in self._spaced_parts(base, shape, stride, n, mask)]
+        found = shuffle(first, first, [lane * stride % w for lane in range(w)])  # later lanes are set by the other parts
+        for part, x in enumerate(others, 1):
+            found = shuffle(found, x, [w + lane * stride % w if lane * stride // w == part else lane for lane in range(w)])
         return found
 
     def _spaced_parts(self, base: Value, shape: Value, stride: int, n: int, mask: Value | None) -> Iterator[tuple[str, Value]]:

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from graphc.backends.llvm import memory
 from graphc.backends.llvm.product_numbers import Numbers
@@ -28,15 +26,16 @@ from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.transposing import transposed
 from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 __all__ = ["BlockWriter", "Shape", "blocked_module"]
 
 #: bytes of a panel's part of B for one block of k, of A's part for one block of rows, and of B's for one block of columns
 PANEL_BYTES, BLOCK_BYTES, SLICE_BYTES = 64 << 10, 256 << 10, 1 << 20
 #: rows from what is packed to what is fetched
 AHEAD = 8
+
+
+#: writes the packing of a part of an operand: where to, its row or column and its k in the operand, how many of the former and of k
+Pack = Callable[[str, Value, Value, Value, Value], None]
 
 
 class Shape:
@@ -108,25 +107,6 @@ class BlockWriter:
     def below(self, count: Value, lanes: int) -> Value:
         return self.f.vector(range(lanes), "i32").lt(self.f.splat(count.to("i32"), lanes))
 
-    @contextmanager
-    def when(self, condition: Value, stem: str) -> Iterator[str]:
-        """``if condition { ... }``; yields the label of what follows."""
-        yes, done = self.f.labels(stem, "yes", "done")
-        self.f.line(f"br i1 {condition.ref}, label %{yes}, label %{done}")
-        self.f.label(yes)
-        yield done
-        self.f.line(f"br label %{done}")
-        self.f.label(done)
-
-    def either(self, condition: Value, stem: str, yes: Callable[[], None], no: Callable[[], None]) -> None:
-        first, second, done = self.f.labels(stem, "yes", "no", "done")
-        self.f.line(f"br i1 {condition.ref}, label %{first}, label %{second}")
-        for label, write in ((first, yes), (second, no)):
-            self.f.label(label)
-            write()
-            self.f.line(f"br label %{done}")
-        self.f.label(done)
-
     # -- packing ----------------------------------------------------------------------------------
 
     def lay(self) -> None:
@@ -146,7 +126,7 @@ class BlockWriter:
                     self.fetch(self.at("%source", (p.index + AHEAD) * along + r.index, self.storage), 0)
                     moved(p.index, r.index, w)
                 if self.masks:
-                    with self.when(whole.lt(count), "rest"):
+                    with f.when(whole.lt(count), "rest"):
                         moved(p.index, whole, w, self.below(count - whole, w))
                 else:
                     with f.loop(whole, count, one, "rest") as r:
@@ -169,7 +149,7 @@ class BlockWriter:
                 moved(p.index, r.index)
 
         square = along.eq(1) & count.ge(w) & deep.ge(w)
-        self.either(across.eq(1), "lie", side_by_side, lambda: self.either(square, "turn", turned, one_by_one))
+        f.either(across.eq(1), "lie", side_by_side, lambda: f.either(square, "turn", turned, one_by_one))
         with f.loop(count, width, one, "none") as r, f.loop(zero, deep, one, "p") as p:
             memory.store(self.at("%out", p.index * step + r.index, self.work), self.numbers.zero(f, 0))
         f.finish()
@@ -240,7 +220,7 @@ class BlockWriter:
                 with f.loop(self.i64(0), columns, one, "column") as c:
                     memory.store(self.at(b, c.index, self.work), memory.load(self.at(a, c.index, self.work), Value(f, "", self.work)))
 
-        with self.when(first.eq(0), "go_on"):
+        with f.when(first.eq(0), "go_on"):
             moved(False)
         numbers = ", ".join(f"i64 {x.ref}" for x in (a_row, self.i64(shape.columns), deep, first))
         f.line(f"call void @NAME_tile(ptr %buffer, ptr %a, ptr %b, {numbers})")
@@ -252,58 +232,59 @@ class BlockWriter:
     def product(self) -> None:
         _, n, k, a_row, a_col, b_row, b_col, c_row, lo, hi = self.begin(
             "NAME", "p:c p:a p:b m n k a_row a_col b_row b_col c_row p:scratch lo hi", internal=False)
-        f, shape, zero = self.f, self.shape, self.i64(0)
-        panels = self.at("%scratch", self.i64(shape.block), self.work)
+        def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> None:
+            source = self.at("%a", row * a_row + at_k * a_col, self.storage)
+            self.call_lay(block, source, deep, a_col, a_row, high, self.shape.deep, deep)
+
+        def pack_b(panel: str, column: Value, at_k: Value, count: Value, deep: Value) -> None:
+            source = self.at("%b", column * b_col + at_k * b_row, self.storage)
+            self.call_lay(panel, source, count, b_col, b_row, deep, self.shape.columns, self.shape.columns)
+
+        self.blocks("%c", c_row, (lo, hi), (self.i64(0), n), k, "%scratch", pack_a, pack_b)
+        self.f.finish()
+
+    def blocks(self, c: str, c_row: Value, rows: tuple[Value, Value], columns: tuple[Value, Value], k: Value, scratch: str, pack_a: Pack, pack_b: Pack) -> None:
+        """These rows and columns of C.  With the first block of rows each panel is packed just before it is used."""
+        f, shape = self.f, self.shape
+        panels = self.at(scratch, self.i64(shape.block), self.work)
         rounded = self.at(panels, self.i64((shape.wide + shape.columns) * shape.deep), self.work)
-        span, step_k = self.i64(shape.high) if shape.rounded else (hi - lo).maximum(1), self.even(k)
+        (lo, hi), (start, stop), step_k = rows, columns, self.even(k)
+        span = self.i64(shape.high) if shape.rounded else (hi - lo).maximum(1)
         with f.loop(lo, hi, span, "span") as at:
-            stop = (at.index + span).minimum(hi)
-            with f.loop(zero, n, self.i64(shape.wide), "wide") as at_column:
-                wide = (n - at_column.index).minimum(shape.wide)
-                with f.loop(zero, k.maximum(1), step_k, "deep") as at_k:
+            end = (at.index + span).minimum(hi)
+            with f.loop(start, stop, self.i64(shape.wide), "wide") as column:
+                wide = (stop - column.index).minimum(shape.wide)
+                with f.loop(self.i64(0), k.maximum(1), step_k, "deep") as at_k:
                     deep, first = (k - at_k.index).minimum(step_k), at_k.index.eq(0).to("i64", signed=False)
-
-                    def pack(panel: str, j: Value, count: Value, column: Value = at_column.index, k: Value = at_k.index, deep: Value = deep) -> None:
-                        source = self.at("%b", (column + j) * b_col + k * b_row, self.storage)
-                        self.call_lay(panel, source, count, b_col, b_row, deep, shape.columns, shape.columns)
-
-                    with f.loop(at.index, stop, self.i64(shape.high), "high") as row:
-                        high = (stop - row.index).minimum(shape.high)
-                        source = self.at("%a", row.index * a_row + at_k.index * a_col, self.storage)
-                        self.call_lay("%scratch", source, deep, a_col, a_row, high, shape.deep, deep)
+                    with f.loop(at.index, end, self.i64(shape.high), "high") as row:
+                        high = (end - row.index).minimum(shape.high)
+                        pack_a(scratch, row.index, at_k.index, high, deep)
                         if shape.rounded:
                             to, step = self.at(rounded, (row.index - at.index) * shape.wide, self.work), self.i64(shape.wide)
                         else:
-                            to, step = self.at("%c", row.index * c_row + at_column.index, self.work), c_row
-                        self.tiles(to, step, "%scratch", panels, wide, high, deep, first, row.index.eq(at.index), pack)
+                            to, step = self.at(c, row.index * c_row + column.index, self.work), c_row
+                        with f.loop(self.i64(0), wide, self.i64(shape.columns), "panel") as j:
+                            count, panel = (wide - j.index).minimum(shape.columns), self.at(panels, j.index * deep, self.work)
+                            with f.when(row.index.eq(at.index), "begins"):
+                                pack_b(panel, column.index + j.index, at_k.index, count, deep)
+                            self.tiles(self.at(to, j.index, self.work), step, scratch, panel, count, high, deep, first)
                 if shape.rounded:
-                    self.narrowed(rounded, self.at("%c", at_column.index, self.storage), wide, c_row, at.index, stop)
-        f.finish()
+                    self.narrowed(rounded, self.at(c, column.index, self.storage), wide, c_row, at.index, end)
 
-    def tiles(self, c: str, c_row: Value, block: str, panels: str, wide: Value, high: Value, deep: Value, first: Value, begins: Value,
-              pack: Callable[[str, Value, Value], None]) -> None:
-        """A block of rows times a block of columns.  With the first block of rows each panel is packed just before it is used."""
+    def tiles(self, c: str, c_row: Value, block: str, panel: str, columns: Value, high: Value, deep: Value, first: Value) -> None:
+        """A block of rows times a panel."""
         f, shape = self.f, self.shape
-        with f.loop(self.i64(0), wide, self.i64(shape.columns), "panel") as j:
-            columns = (wide - j.index).minimum(shape.columns)
-            b = self.at(panels, j.index * deep, self.work)
-            with self.when(begins, "begins"):
-                pack(b, j.index, columns)
-            with f.loop(self.i64(0), high, self.i64(shape.rows), "tile") as r:
-                rows = (high - r.index).minimum(shape.rows)
-                to, a = self.at(c, r.index * c_row + j.index, self.work), self.at(block, r.index * shape.deep, self.work)
-                args = f"ptr {to}, ptr {a}, ptr {b}, i64 {shape.deep}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
-                whole = rows.eq(shape.rows) & columns.eq(shape.columns)
-                rest = f"{args}, i64 {rows.ref}, i64 {columns.ref}"
-                self.either(whole, "tile", *[self.calling(text) for text in (f"@NAME_tile({args})", f"@NAME_edge({rest})")])
+        with f.loop(self.i64(0), high, self.i64(shape.rows), "tile") as r:
+            rows = (high - r.index).minimum(shape.rows)
+            to, a = self.at(c, r.index * c_row, self.work), self.at(block, r.index * shape.deep, self.work)
+            args = f"ptr {to}, ptr {a}, ptr {panel}, i64 {shape.deep}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
+            f.either(rows.eq(shape.rows) & columns.eq(shape.columns), "tile", lambda: f.line(f"call void @NAME_tile({args})"),
+                     lambda: f.line(f"call void @NAME_edge({args}, i64 {rows.ref}, i64 {columns.ref})"))
 
     def even(self, k: Value) -> Value:
         """How much of k a block takes: as few blocks as can be, of one size, in whole vectors."""
         blocks = (k + (self.shape.deep - 1)).udiv(self.shape.deep).maximum(1)
         return (((k + blocks - 1).udiv(blocks) + 15) & -16).maximum(16)
-
-    def calling(self, text: str) -> Callable[[], None]:
-        return lambda: self.f.line(f"call void {text}")
 
     def narrowed(self, source: str, c: str, wide: Value, c_row: Value, lo: Value, hi: Value) -> None:
         """Rows lo ... hi-1 of a block, rounded into C."""

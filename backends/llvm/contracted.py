@@ -45,7 +45,7 @@ def group_size(lanes: int) -> int:
 
 
 def contracted_module(kind: str, target: Target) -> tuple[str, str]:
-    """(NAME, the text of a module) for numbers of this kind (products.Product.kind, but bool)."""
+    """(NAME, the text of a module) for numbers of this kind (products.Product.kind)."""
     return _named("contracted", _Writer(kind, target).write(), target)
 
 
@@ -128,7 +128,7 @@ class _Writer(BlockWriter):
         count, deep, step, turned = self.begin("NAME_gather", "p:out p:source p:runs p:across p:along count deep step turned")
         f, zero = self.f, self.i64(0)
         if self.masks:
-            self.either(turned.ne(0), "gather", partial(self.turned, count, deep, step), partial(self.straight, count, deep, step))
+            f.either(turned.ne(0), "gather", partial(self.turned, count, deep, step), partial(self.straight, count, deep, step))
         else:
             self.one_by_one(zero, count, zero, deep, step)
         f.finish()
@@ -169,7 +169,7 @@ class _Writer(BlockWriter):
                     source = self.at("%source", self.number("%along", p.index), self.storage)
                     memory.store(self.at("%out", p.index * step + r.index, self.work), self.both(source, first, last, early, late))
 
-            self.either(simple, "simple", whole, lambda: self.one_by_one(r.index, r.index + there, zero, deep, step))
+            f.either(simple, "simple", whole, lambda: self.one_by_one(r.index, r.index + there, zero, deep, step))
 
     def turned(self, count: Value, deep: Value, step: Value) -> None:
         f, w, zero = self.f, self.w, self.i64(0)
@@ -184,7 +184,7 @@ class _Writer(BlockWriter):
                     for n, x in enumerate(transposed(rows)):
                         memory.store(self.at("%out", (p.index + n) * step + r.index, self.work), x)
 
-            self.either(simple, "simple", squares, lambda: self.one_by_one(zero, count, p.index, p.index + there, step))
+            f.either(simple, "simple", squares, lambda: self.one_by_one(zero, count, p.index, p.index + there, step))
 
     def call_gather(self, out: str, source: str, tables: tuple[str, str, str], *numbers: Value | int) -> None:
         pointers = ", ".join(f"ptr {p}" for p in (out, source, *tables))
@@ -212,33 +212,17 @@ class _Writer(BlockWriter):
 
     def unit(self, c: str, a: str, b: str, start: Value, stop: Value, scratch: str) -> None:
         """Columns start ... stop-1 of one product."""
-        f, shape, zero = self.f, self.shape, self.i64(0)
-        m, k, c_row, a_turned, b_turned = (f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned"))
-        panels = self.at(scratch, self.i64(shape.block), self.work)
-        rounded = self.at(panels, self.i64((shape.wide + shape.columns) * shape.deep), self.work)
-        span, step_k = self.i64(shape.high) if shape.rounded else m.maximum(1), self.even(k)
-        with f.loop(zero, m, span, "span") as at:
-            end = (at.index + span).minimum(m)
-            with f.loop(start, stop, self.i64(shape.wide), "wide") as column:
-                wide = (stop - column.index).minimum(shape.wide)
-                with f.loop(zero, k.maximum(1), step_k, "deep") as at_k:
-                    deep, first = (k - at_k.index).minimum(step_k), at_k.index.eq(0).to("i64", signed=False)
+        m, k, c_row, a_turned, b_turned = (self.f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned"))
 
-                    def pack(panel: str, j: Value, count: Value, column: Value = column.index, k: Value = at_k.index, deep: Value = deep) -> None:
-                        tables = self.tables("%b_runs", select(b_turned.ne(0), k, column + j), "%b_columns", column + j, "%b_sums", k)
-                        self.call_gather(panel, b, tables, count, deep, shape.columns, b_turned)
+        def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> None:
+            tables = self.tables("%a_runs", select(a_turned.ne(0), row, at_k), "%a_sums", at_k, "%a_rows", row)
+            self.call_gather(block, a, tables, deep, high, self.shape.deep, a_turned)
 
-                    with f.loop(at.index, end, self.i64(shape.high), "high") as row:
-                        high = (end - row.index).minimum(shape.high)
-                        tables = self.tables("%a_runs", select(a_turned.ne(0), row.index, at_k.index), "%a_sums", at_k.index, "%a_rows", row.index)
-                        self.call_gather(scratch, a, tables, deep, high, shape.deep, a_turned)
-                        if shape.rounded:
-                            to, step = self.at(rounded, (row.index - at.index) * shape.wide, self.work), self.i64(shape.wide)
-                        else:
-                            to, step = self.at(c, row.index * c_row + column.index, self.work), c_row
-                        self.tiles(to, step, scratch, panels, wide, high, deep, first, row.index.eq(at.index), pack)
-                if shape.rounded:
-                    self.narrowed(rounded, self.at(c, column.index, self.storage), wide, c_row, at.index, end)
+        def pack_b(panel: str, column: Value, at_k: Value, count: Value, deep: Value) -> None:
+            tables = self.tables("%b_runs", select(b_turned.ne(0), at_k, column), "%b_columns", column, "%b_sums", at_k)
+            self.call_gather(panel, b, tables, count, deep, self.shape.columns, b_turned)
+
+        self.blocks(c, c_row, (self.i64(0), m), (start, stop), k, scratch, pack_a, pack_b)
 
     def tables(self, runs: str, run: Value, across: str, r: Value, along: str, p: Value) -> tuple[str, str, str]:
         """Tables from certain elements on; runs begin at whole vectors."""

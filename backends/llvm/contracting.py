@@ -78,9 +78,7 @@ class Contracting(Multiplying):
         f, dtype = self.f, self.program.slabs[step.out.slab].dtype
         kind = kind_of(dtype)
         shape = Shape(kind, self.target)
-        name, self.kernels[name] = contracted_module(kind, self.target)
-        fill, self.kernels[fill] = fill_module(self.target)
-        run, self.kernels[run] = runs_module(kind, self.target)
+        name, fill, run = self.made(contracted_module, kind, self.target), self.made(fill_module, self.target), self.made(runs_module, kind, self.target)
         for function, parameters in ((name, "ptr, i64"), (fill, f"ptr{', i64' * 8}"), (run, "ptr, ptr, i64")):
             self.module.declare(function, f"void ({parameters})")
         lead, m, k, n = step.sizes
@@ -119,11 +117,8 @@ class Contracting(Multiplying):
         wide = work.gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1)
         threads = select(wide, threads, threads.like(1))
         # columns are shared out too where there are few products for each thread
-        few = heads.lt(threads * 2)
-        each = select(few, (threads * 2).udiv(heads.maximum(1)).maximum(1), heads.like(1))
-        each = select(threads.eq(1), each.like(1), each)
-        part = ((width + each - 1).udiv(each) + (shape.columns - 1)).udiv(shape.columns) * shape.columns
-        part = part.maximum(shape.columns)
+        each = select(threads.eq(1), threads, (threads * 2).udiv(heads.maximum(1)).maximum(1))
+        part = (((width + each - 1).udiv(each) + (shape.columns - 1)).udiv(shape.columns) * shape.columns).maximum(shape.columns)
         each = (width + part - 1).udiv(part)
         units = heads * each
         per = (units + threads - 1).udiv(threads).maximum(1)
@@ -146,7 +141,7 @@ class Contracting(Multiplying):
         def together() -> None:
             f.line(f"call void @gc_parallel(ptr @{name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})")
 
-        self._either(chunks.gt(1), "contraction", together, alone)
+        f.either(chunks.gt(1), "contraction", together, alone)
 
 
 def _turned(direct: Group, which: int, other: Group, view: int) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from graphc import dims
 from graphc.backends.llvm.clock import Clock
@@ -39,6 +40,7 @@ class Writer(Contracting):
         self.clock = Clock(program) if profile else None
         self.formulas: dict[Size, int] = {}
         self.kernels: dict[str, str] = {}
+        self.modules: dict[Any, str] = {}
         self.codes: dict[Kernel, Code] = {}
         self.scratch: Size = 0
         self.module = Module(target)
@@ -163,14 +165,8 @@ class Writer(Contracting):
         if code.short is None:
             self.run(step, code)
             return
-        other, when = code.short
-        short, long, done = f.labels("rows", "short", "long", "done")
-        f.line(f"br i1 {self.size(when).ne(0).ref}, label %{short}, label %{long}")
-        for label, form in ((short, other), (long, code)):
-            f.label(label)
-            self.run(step, form)
-            f.line(f"br label %{done}")
-        f.label(done)
+        short, when = code.short
+        f.either(self.size(when).ne(0), "short", lambda: self.run(step, short), lambda: self.run(step, code))
 
     def run(self, step: Launch, code: Code) -> None:
         """One form of a kernel."""

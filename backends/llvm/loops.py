@@ -67,7 +67,7 @@ class Loops(Accumulators):
             inside()
 
     def vector_loop(self, r: int, low: Value, high: Value, carried: Sequence[int], inside: Callable[[], None]) -> None:
-        """The loop along the lanes: groups of ``unroll`` vectors, then single vectors with a mask."""
+        """The loop along the lanes."""
         f, w, u = self.f, self.lanes, self.unroll
         extent = self.kernel.ranges[r].extent
         if r != self.outer and self.staging is None and (isinstance(extent, int) or self.masked):  # staging has one mask for all of a group

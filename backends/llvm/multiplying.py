@@ -72,6 +72,7 @@ class Multiplying:
     module: Module
     f: Body
     kernels: dict[str, str]
+    modules: dict[Any, str]
     scratch: Size
 
     if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Multiplying:
             elif large is False:
                 self._in_rows(spec, dtype, pointers, numbers, m, n, k)
             else:
-                self._either(large, "large", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
+                self.f.either(large, "large", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
                              lambda: self._in_rows(spec, dtype, pointers, numbers, m, n, k))
 
         starts = [self.size(v.offset * dtype.itemsize) for v in views]
@@ -121,18 +122,9 @@ class Multiplying:
         if large is True or dims.product(lead) == 1:
             one_by_one(0, starts)
             return
-        self._either(self._many(dims.product(lead), m * n * k * thinness(m, n)), "batch",
+        self.f.either(self._many(dims.product(lead), m * n * k * thinness(m, n)), "batch",
                      lambda: self._matrices(spec, dtype, [self.address(v.slab) for v in views], starts, lead, steps, (m, n, k, *strides)),
                      lambda: one_by_one(0, starts))
-
-    def _either(self, condition: Value, stem: str, yes: Callable[[], None], no: Callable[[], None]) -> None:
-        first, second, done = self.f.labels(stem, "yes", "no", "done")
-        self.f.line(f"br i1 {condition.ref}, label %{first}, label %{second}")
-        for label, write in ((first, yes), (second, no)):
-            self.f.label(label)
-            write()
-            self.f.line(f"br label %{done}")
-        self.f.label(done)
 
     # -- which form -------------------------------------------------------------------------------
 
@@ -145,18 +137,15 @@ class Multiplying:
             far = strides[1] * dtype.itemsize
         elif spec.a_unit is None:
             far = PAGE  # at every element, perhaps
-        known = [x for x in (m, n) if isinstance(x, int)]
-        if any(x < least for x, least in ((m, LEAST_ROWS), (n, LEAST_COLUMNS)) if isinstance(x, int)):
+        enough = _and(self._compare(m, LEAST_ROWS), self._compare(n, LEAST_COLUMNS))
+        if enough is False:
             return False
         big: bool | Value = self._compare(k * n * dtype.itemsize, LARGE)
         if far is not None:
             apart = self._apart(far)
             deep = self._compare(k, FAR if dtype.itemsize < 8 else FAR // 4)
             big = _or(big, _and(_and(apart, deep), self._compare(m, FAR_ROWS)))
-        for x, least in ((m, LEAST_ROWS), (n, LEAST_COLUMNS)):
-            if x not in known:
-                big = _and(big, self._compare(x, least))
-        return big
+        return _and(enough, big)
 
     def _compare(self, size: Size, least: int) -> bool | Value:
         return size >= least if isinstance(size, int) else self.size(size).ge(least)
@@ -177,10 +166,19 @@ class Multiplying:
 
     # -- the forms --------------------------------------------------------------------------------
 
+    def made(self, make: Callable[..., tuple[str, str]], *args: Any) -> str:
+        """The name of the function that ``make`` gives; it is written once for a program."""
+        known = self.modules.get((make, args))
+        if known is None:
+            known, text = make(*args)
+            self.kernels[known] = text
+            self.modules[make, args] = known
+        return known
+
     def _module(self, spec: Spec) -> tuple[str, str]:
         """The function of a product, and that which packs B, or ""."""
-        name, text = product_module(spec, self.target)
-        self.kernels[name] = text
+        name = self.made(product_module, spec, self.target)
+        text = self.kernels[name]
         self.module.declare(name, _PRODUCT)
         if not spec.packed:
             return name, ""
@@ -197,7 +195,7 @@ class Multiplying:
         small = isinstance(m, int) and isinstance(work, int) and m * work <= limit
         if not small and spec.packed and spec.kind != "bool" and _few(m, n):
             count, each, threads = self.size(m), self.size(work), f.value("%threads", "i64")
-            self._either((count * each).gt(limit) & threads.gt(1), "product", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
+            self.f.either((count * each).gt(limit) & threads.gt(1), "product", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
                          lambda: self._rows(spec, dtype, pointers, numbers, m, n, k, True))
             return
         self._rows(spec, dtype, pointers, numbers, m, n, k, small)
@@ -227,7 +225,7 @@ class Multiplying:
             per = (per + (grain - 1)).udiv(grain) * grain
             self._share("rows", [*what.slots(), f"i64 {per.ref}"], (count + per - 1).udiv(per))
 
-        self._either((count * each).gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1), "product", parallel,
+        self.f.either((count * each).gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1), "product", parallel,
                      lambda: f.line(f"call void @{name}({what.args('null', '0', count.ref)})"))
 
     def _in_columns(self, spec: Spec, dtype: np.dtype[Any], pointers: Sequence[str], numbers: Sequence[str], n: Size) -> None:
@@ -243,7 +241,7 @@ class Multiplying:
     def _in_blocks(self, kind: str, dtype: np.dtype[Any], pointers: Sequence[str], numbers: Sequence[str], m: Size, n: Size, k: Size) -> None:
         """A large product: the longer side of C is shared out, and each chunk packs what it needs."""
         f, shape = self.f, Shape(kind, self.target)
-        name, self.kernels[name] = blocked_module(kind, self.target)
+        name = self.made(blocked_module, kind, self.target)
         self.module.declare(name, _PRODUCT)
         nbytes = (shape.scratch * shape.bytes + 63) // 64 * 64
         most = most_chunks()
@@ -261,7 +259,7 @@ class Multiplying:
             more = [f"i64 {per.ref}", f"ptr {scratch}", f"i64 {nbytes}", f"i64 {wide.to('i64', signed=False).ref}", f"i64 {dtype.itemsize}"]
             self._share("blocks", [*what.slots(), *more], (count + per - 1).udiv(per))
 
-        self._either(threads.gt(1) & count.gt(LEAST_CHUNK), "blocks", parallel, lambda: f.line(f"call void @{name}({what.args(scratch, '0', rows.ref)})"))
+        self.f.either(threads.gt(1) & count.gt(LEAST_CHUNK), "blocks", parallel, lambda: f.line(f"call void @{name}({what.args(scratch, '0', rows.ref)})"))
 
     def _matrices(self, spec: Spec, dtype: np.dtype[Any], bases: Sequence[str], starts: Sequence[Value], lead: Sequence[Size],
                   steps: Sequence[Sequence[Size]], numbers: Sequence[Size]) -> None:

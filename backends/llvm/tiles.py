@@ -286,16 +286,11 @@ class Tiles:
     @contextmanager
     def when(self, condition: Value | None) -> Iterator[None]:
         """What is written in the block runs only if the condition holds; None: always."""
-        f = self.e.f
         if condition is None:
             yield
             return
-        yes, done = f.labels("if", "yes", "done")
-        f.line(f"br i1 {condition.ref}, label %{yes}, label %{done}")
-        f.label(yes)
-        yield
-        f.line(f"br label %{done}")
-        f.label(done)
+        with self.e.f.when(condition, "if"):
+            yield
 
     # -- a full tile --------------------------------------------------------------------------
 

@@ -177,6 +177,28 @@ class Body:
         text = ", ".join(f"[ {v.ref}, %{block} ]" for v, block in edges)
         return Value(self, self.op(f"phi {like.type} {text}"), like.kind, like.lanes)
 
+    # -- branches ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def when(self, condition: Value, stem: str) -> Iterator[None]:
+        """``if condition { ... }``."""
+        yes, done = self.labels(stem, "yes", "done")
+        self.line(f"br i1 {condition.ref}, label %{yes}, label %{done}")
+        self.label(yes)
+        yield
+        self.line(f"br label %{done}")
+        self.label(done)
+
+    def either(self, condition: Value, stem: str, yes: Callable[[], None], no: Callable[[], None]) -> None:
+        """``if condition { yes() } else { no() }``."""
+        first, second, done = self.labels(stem, "yes", "no", "done")
+        self.line(f"br i1 {condition.ref}, label %{first}, label %{second}")
+        for label, write in ((first, yes), (second, no)):
+            self.label(label)
+            write()
+            self.line(f"br label %{done}")
+        self.label(done)
+
     # -- rare lanes ---------------------------------------------------------------------------
 
     def any(self, mask: Value) -> Value:
