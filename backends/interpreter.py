@@ -29,7 +29,7 @@ from graphc.backends.reference import ReferenceRunner
 from graphc.dims import Size, Symbol
 from graphc.errors import UNKNOWN, GraphcIndexError, GraphcValueError, InternalError, Origin
 from graphc.ir import Array, Graph
-from graphc.kernel import CallOut, Index, Instr, Kernel, Launch, Ordered, Product, Program, Slab, Stage, View, value_ranges
+from graphc.kernel import CallOut, Index, Instr, Kernel, Launch, Ordered, Product, Program, Slab, Stage, Sweep, View, value_ranges
 from graphc.kernel_text import print_program
 from graphc.ops import OPS
 from graphc.ops.core import cast_op
@@ -104,14 +104,15 @@ class _Call:
             return None
         for step in self.program.steps:
             if isinstance(step, Launch):
-                arrays = [None if s < 0 else self.flat(s) for s in step.slabs]
-                run_kernel(step.kernel, arrays, self.env, step.origin)
+                self.launch(step)
                 if any(bool(self.flat(s)[0]) for s in step.writes if s in self.program.checks):
                     return None
             elif isinstance(step, Product):
                 self.product(step)
             elif isinstance(step, Ordered):
                 self.ordered(step)
+            elif isinstance(step, Sweep):
+                self.sweep(step)
             else:
                 self.call_out(step)
         return [self.flat(r).reshape(self.shape(self.program.slabs[r])) for r in self.program.roots]
@@ -150,6 +151,31 @@ class _Call:
             raise InternalError(f"a view of the elements {low} to {high} of slab {v.slab}, which has {flat.size}")
         return as_strided(flat[offset:], shape, [t * flat.itemsize for t in strides], writeable=writeable)
 
+    def launch(self, step: Launch) -> None:
+        arrays = [None if s < 0 else self.flat(s) for s in step.slabs]
+        run_kernel(step.kernel, arrays, self.env, step.origin)
+
+    def sweep(self, step: Sweep) -> None:
+        """Block by block; a block finds nothing of the one before in its memory."""
+        outside = self.env
+        room = np.empty(self.number(step.room), np.uint8)
+        held = sorted({s for inner in step.steps for s in (*inner.reads, *inner.writes) if self.program.slabs[s].place == "block"})
+        for self.env in step.envs(outside):
+            room[:] = POISON
+            for s in held:
+                slab = self.program.slabs[s]
+                if room.size:
+                    begin = self.number(slab.offset)
+                    self.memory[s] = room[begin:begin + self.number(slab.nbytes)].view(slab.dtype)
+                else:
+                    self.memory.pop(s, None)
+            for inner in step.steps:
+                if isinstance(inner, Launch):
+                    self.launch(inner)
+                else:
+                    self.product(inner)
+        self.env = outside
+
     def product(self, step: Product) -> None:
         a, b, out = self.view(step.a), self.view(step.b), self.view(step.out, writeable=True)
         wide = accumulator(a.dtype)
@@ -157,7 +183,8 @@ class _Call:
         heads = a.shape[:a.ndim - step.axes[0] - step.axes[1]]
         with np.errstate(all="ignore"):
             x, y = (v.astype(wide).reshape(*heads, *shape) for v, shape in ((a, (m, k)), (b, (k, n))))
-            out[...] = np.matmul(x, y).astype(out.dtype, copy=False).reshape(out.shape)
+            found = np.matmul(x, y).astype(out.dtype, copy=False).reshape(out.shape)
+            out[...] = out + found if self.number(step.adds) else found
 
     def ordered(self, step: Ordered) -> None:
         """Round by round."""

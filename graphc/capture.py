@@ -199,7 +199,7 @@ def collect_relations(graph: Graph) -> list[tuple[Relation, Origin]]:
         for value in node.attrs.values():
             if isinstance(value, Graph):
                 nodes.extend(value.nodes)
-        if len(node.inputs) > 1 or node.op.kind == "movement":
+        if len(node.inputs) > 1 or node.op.kind in ("movement", "custom"):
             for relation in node.op.relations([v.type for v in node.inputs], node.attrs):
                 if relation.a != relation.b and is_door(relation.a) and is_door(relation.b) and (
                         k < outside or bound.issuperset((*dims.symbols(relation.a), *dims.symbols(relation.b)))):

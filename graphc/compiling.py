@@ -42,6 +42,7 @@ from graphc.passes.lower import lower
 from graphc.passes.memory import memory
 from graphc.passes.pipeline import FAST_COMPILE, PIPELINE, Pass, Stage
 from graphc.passes.rules import BY_NAME
+from graphc.passes.sweeps import sweeps
 from graphc.plan import MemoryPlan
 from graphc.settings import config
 from graphc.variants import Variants
@@ -180,7 +181,8 @@ def _built(graph: Graph, backend: str, mode: Mode, options: Options) -> Compiled
     form = backends.load(backend)
     plan = program = None
     if form.TAKES == "program":
-        program = arena(lower(final))
+        program = lower(final)
+        program = arena(sweeps(program) if any(p.name == "fuse" for p in passes) else program)
         if checked:
             verify_program(program)
     elif form.TAKES == "plan":

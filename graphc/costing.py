@@ -13,7 +13,7 @@ from graphc import dims
 from graphc.dims import Size, Symbol
 from graphc.errors import GraphcValueError
 from graphc.ir import Graph, Node, Var
-from graphc.kernel import Index, Kernel, Launch, Ordered, Product, Program, Step, View, value_ranges
+from graphc.kernel import Index, Kernel, Launch, Ordered, Product, Program, Step, Sweep, View, value_ranges
 from graphc.ops import OPS
 from graphc.ops.convolution import Convolution
 from graphc.variants import Variants
@@ -138,6 +138,10 @@ def step_work(program: Program, step: Step) -> Work:
     if isinstance(step, Product):
         flops = 2 * dims.product(step.sizes)
         return Work(flops, _sum(_view_bytes(program, v) for v in (step.a, step.b, step.out)))
+    if isinstance(step, Sweep):
+        flops = _sum(step_work(program, inner).flops for inner in step.steps)
+        moved = _sum(program.slabs[s].nbytes for s in (*step.reads, *step.writes))
+        return Work(step.total(flops), moved)
     if isinstance(step, Ordered):
         each = 0 if step.word == "set" else 2 if step.word == "recurrence" else 1
         values = step.operands[0]

@@ -10,11 +10,11 @@ form, so that equal formulas are equal objects by ``==``:
 A dim that turns out to be a number *is* an ``int``.  ``bcast(a, b)`` is the size
 that broadcasting gives: one of them, where they are equal or one of them is 1.
 
-Symbols are of three kinds.  *named* ones are the same wherever the name stands in
+Symbols are of four kinds.  *named* ones are the same wherever the name stands in
 one function; *unknown* ones belong to one axis of one leaf variable; both are
 solved from the arguments when a call enters.  *data* symbols are sizes that a
 node finds out while it runs (``nonzero``); they are never used without an operand
-that depends on that node.
+that depends on that node.  *block* symbols say where a program is in a loop over blocks; graphs have none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from graphc.errors import GraphcTypeError, GraphcValueError
 
 __all__ = [
     "Dim", "Size", "Symbol", "as_size", "bcast", "dim", "dim_max", "dim_min", "evaluate", "fresh", "is_one",
-    "may_be_one", "product", "size_text", "solve", "substitute", "symbols",
+    "lone", "may_be_one", "product", "size_text", "solve", "substitute", "symbols",
 ]
 
 _uids = itertools.count()
@@ -462,8 +462,13 @@ def dim(name: str, min: int = 0) -> Dim:
     return Dim((((Symbol(name, "named", min),), 1),), 0)
 
 
+def lone(symbol: Symbol) -> Dim:
+    """The size that a symbol is."""
+    return Dim((((symbol,), 1),), 0)
+
+
 def fresh(kind: str, label: str = "") -> Dim:
-    """A new anonymous symbol: ``kind`` is "unknown" (an axis of a leaf) or "data" (found out by a node)."""
+    """A new anonymous symbol: ``kind`` is "unknown" (an axis of a leaf), "data" (found out by a node) or "block" (a position in a loop of a program)."""
     return Dim((((Symbol(None, kind, 0, label),), 1),), 0)
 
 

@@ -6,6 +6,7 @@
     Launch      a kernel run on slabs
     Product     a matrix product of two views
     Ordered     a loop whose rounds follow one another: running sums, and additions at positions that are data
+    Sweep       products and launches that are done for one block of rows after the other
     CallOut     an op that is run by its own NumPy ``forward``
     Kernel      a loop nest: ranges, operands, instructions, stages
 
@@ -32,7 +33,7 @@ Order of a reduction: see ``Kernel.tree``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ from graphc.ir import Graph, Node, Var
 
 __all__ = [
     "ORDERED", "PLACES", "REDUCTIONS", "CallOut", "Index", "Instr", "Kernel", "Launch", "Operand", "Ordered", "Product", "Program", "Range",
-    "Slab", "Stage", "View", "contiguous", "element_count", "value_ranges",
+    "Slab", "Stage", "Sweep", "View", "contiguous", "element_count", "value_ranges",
 ]
 
 DType = np.dtype[Any]
@@ -182,7 +183,7 @@ def value_ranges(kernel: Kernel) -> list[frozenset[int]]:
 
 # ---- programs -----------------------------------------------------------------------------------
 
-PLACES = ("argument", "constant", "arena", "output", "fresh")
+PLACES = ("argument", "constant", "arena", "output", "fresh", "block")
 
 
 class Slab:
@@ -193,7 +194,7 @@ class Slab:
         dtype, shape: what it holds; ``shape`` may name symbols that a CallOut finds out.
         place: "argument": the caller's or a shared variable's, never written; "constant": the program's, never
             written; "arena": part of the arena at ``offset``; "output": memory of its own, given away at the end;
-            "fresh": made by a CallOut.
+            "fresh": made by a CallOut; "block": what a Sweep needs for one block of rows, at ``offset`` in its memory.
         name: for people.
         var: the variable of the graph whose value it is, if there is one.
         data: the array of a constant.
@@ -250,6 +251,7 @@ class Product(NamedTuple):
 
     ``axes``: over how many axes each of i, k and j runs.  Operands may see an element in several places: the windows of an image.
     Where one of these is more than 1, the axes of i in ``out`` are dense among themselves, and those of j dense altogether.
+    ``adds``: where this is not 0, what ``out`` holds is added to.
     """
 
     a: View
@@ -257,6 +259,7 @@ class Product(NamedTuple):
     out: View
     axes: tuple[int, int, int] = (1, 1, 1)
     origin: Origin = UNKNOWN
+    adds: Size = 0
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -306,6 +309,59 @@ class Ordered(NamedTuple):
         return (self.out.slab,)
 
 
+class Sweep(NamedTuple):
+    """``steps`` in turn for each block of rows of each of many matrices: what is read and written in between stays in the cache.
+
+    For each value of the ``lead`` symbols (below their sizes), in order, and for ``start`` = 0, ``block``, ... below ``rows``, the steps run
+    with ``height`` rows: ``block``, or fewer at the end.  There is one block at least, of no rows if there are none.  Slabs of the place
+    "block" belong to one block.  Products that add (``Product.adds``) sum over the blocks of a matrix, from the first to the last.
+    """
+
+    steps: tuple[Launch | Product, ...]
+    lead: tuple[tuple[Symbol, Size], ...]
+    rows: Size
+    start: Symbol
+    height: Size  # the symbol alone, or ``block``
+    block: int
+    reads: tuple[int, ...]  # slabs that are not of one block
+    writes: tuple[int, ...]
+    room: Size = 0  # bytes of memory for the slabs of one block
+    origin: Origin = UNKNOWN
+
+    @property
+    def matrices(self) -> Size:
+        return dims.product(size for _, size in self.lead)
+
+    @property
+    def blocks(self) -> Size:
+        """Blocks of one matrix."""
+        return dims.dim_max(dims.floordiv(self.rows + (self.block - 1), self.block), 1)
+
+    @property
+    def adds(self) -> bool:
+        """Must the blocks of a matrix follow one another?"""
+        return any(isinstance(step, Product) and step.adds != 0 for step in self.steps)
+
+    @property
+    def most(self) -> dict[Symbol, Size]:
+        """The symbol of ``height``, if there is one, with the largest number that it is."""
+        return {} if isinstance(self.height, int) else dict.fromkeys(dims.symbols(self.height), self.block)
+
+    def total(self, each: Size) -> Size:
+        """What all blocks take if one takes ``each``, a multiple of ``height``."""
+        if isinstance(self.height, int):
+            return each * self.matrices * self.blocks
+        return dims.substitute(each, dict.fromkeys(self.most, self.rows)) * self.matrices
+
+    def envs(self, env: Mapping[Symbol, int]) -> Iterator[dict[Symbol, int]]:
+        """``env`` with the symbols of each block, in order."""
+        rows = dims.evaluate(self.rows, env)
+        for index in np.ndindex(*(dims.evaluate(size, env) for _, size in self.lead)):
+            own = {**env, **{symbol: n for (symbol, _), n in zip(self.lead, index, strict=True)}}
+            for start in range(0, max(rows, 1), self.block):
+                yield {**own, self.start: start, **dict.fromkeys(self.most, min(self.block, rows - start))}
+
+
 class CallOut(NamedTuple):
     """``node`` run by its NumPy ``forward``; its results are "fresh" slabs.
 
@@ -330,7 +386,7 @@ class CallOut(NamedTuple):
         return self.node.origin
 
 
-Step = Launch | Product | Ordered | CallOut
+Step = Launch | Product | Ordered | Sweep | CallOut
 
 
 @dataclass

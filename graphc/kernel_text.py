@@ -39,10 +39,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from graphc import dims
-from graphc.dims import Call, Dim, Size, Symbol
+from graphc.dims import Call, Dim, Size, Symbol, lone
 from graphc.dtypes import SHORT
 from graphc.errors import UNKNOWN, Origin
-from graphc.kernel import CallOut, Index, Instr, Kernel, Launch, Operand, Ordered, Product, Program, Slab, Stage, View, contiguous
+from graphc.kernel import CallOut, Index, Instr, Kernel, Launch, Operand, Ordered, Product, Program, Slab, Stage, Sweep, View, contiguous
 from graphc.kernel_parse import parse_kernel
 from graphc.text import COMMENT_COLUMN, DIM_FUNCTIONS, Printer, array_text, name_text, scalar_text
 
@@ -75,10 +75,6 @@ def _atom(atom: Symbol | Call, names: Mapping[Symbol, str]) -> str:
         return names[atom]
     args = [size_formula(a, names) for a in atom.args]
     return f"{atom.fn}({', '.join(args if atom.fn in ('floordiv', 'mod') else sorted(args))})"
-
-
-def lone(symbol: Symbol) -> Dim:
-    return Dim((((symbol,), 1),), 0)
 
 
 def _sizes(kernel: Kernel) -> Iterator[Size]:
@@ -335,11 +331,13 @@ class _ProgramText:
             yield from [""] * apart
             apart = False
             if isinstance(step, Product):
-                axes = "" if step.axes == (1, 1, 1) else f" over {step.axes[0]}, {step.axes[1]}, {step.axes[2]} axes"
-                yield self.step(i, f"{self.view(step.out)} = product {self.view(step.a)} @ {self.view(step.b)}{axes}", step.origin)
+                yield self.step(i, self.product(step), step.origin)
             elif isinstance(step, Ordered):
                 operands = ", ".join(self.view(v) for v in step.operands)
                 yield self.step(i, f"{self.view(step.out)} = ordered {step.word}({operands}; axis={step.axis})", step.origin)
+            elif isinstance(step, Sweep):
+                yield from self.sweep(i, step)
+                apart = True
             else:
                 yield self.step(i, self.call_out(step), step.origin)
         yield ""
@@ -361,9 +359,9 @@ class _ProgramText:
         if s.data is not None:
             shown = array_text(np.asarray(s.data))
             text += f" = {shown}" if shown is not None else ""
-        if s.place == "arena":
+        if s.place in ("arena", "block"):
             text += f" at {self.size(s.offset)}"
-        if s.first >= 0 or s.last >= 0:
+        if s.place != "block" and (s.first >= 0 or s.last >= 0):
             text += f", steps {'start' if s.first < 0 else s.first}..{'end' if s.last >= len(self.program.steps) else s.last}"
         return text + (f", in place of {self.label(s.inplace)}" if s.inplace >= 0 else "")
 
@@ -397,6 +395,22 @@ class _ProgramText:
         yield self.step(i, f"{name}({slabs})", step.origin)
         if known is None:
             yield from ("    " + line for line in text.splitlines())
+
+    def sweep(self, i: int, step: Sweep) -> Iterator[str]:
+        lead = ", ".join(f"{self.size(lone(symbol))} < {self.size(size)}" for symbol, size in step.lead)
+        many = f", {self.size(step.height)}" if not isinstance(step.height, int) else ""
+        rows = f"rows {self.size(lone(step.start))} < {self.size(step.rows)} by {step.block}{many}"
+        yield self.step(i, f"sweep {lead + ', ' if lead else ''}{rows}; {self.size(step.room)} bytes", step.origin)
+        for n, inner in enumerate(step.steps):
+            if isinstance(inner, Product):
+                yield "  " + self.step(n, self.product(inner), inner.origin)
+            else:
+                yield from ("  " + line for line in self.launch(n, inner))
+
+    def product(self, step: Product) -> str:
+        axes = "" if step.axes == (1, 1, 1) else f" over {step.axes[0]}, {step.axes[1]}, {step.axes[2]} axes"
+        adds = "" if step.adds == 0 else f", added to what is there unless {self.size(step.adds)} is 0"
+        return f"{self.view(step.out)} = product {self.view(step.a)} @ {self.view(step.b)}{axes}{adds}"
 
     def kernel_name(self, kernel: Kernel, text: str) -> str:
         name = name_text(kernel.name)

@@ -18,9 +18,10 @@ def print_memory(program: Program) -> str:
     names = _names(size for s in slabs for size in (*s.shape, s.offset))
     rows = [("slab", "type", "place", "steps", "")]
     for s in slabs:
-        place = f"arena + {dims.size_text(s.offset, names)}" if s.place == "arena" else s.place
+        place = f"{s.place} + {dims.size_text(s.offset, names)}" if s.place in ("arena", "block") else s.place
+        steps = "of a sweep" if s.place == "block" else f"{_time(s.first, program)}..{_time(s.last, program)}"
         note = f"in place of s{s.inplace}" if s.inplace >= 0 else ""
-        rows.append((f"s{s.id} {s.name}", Type(s.dtype, s.shape).text(names), place, f"{_time(s.first, program)}..{_time(s.last, program)}", note))
+        rows.append((f"s{s.id} {s.name}", Type(s.dtype, s.shape).text(names), place, steps, note))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [" ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
     apart: Size = 0

@@ -30,7 +30,7 @@ from graphc.costing import node_flops, step_work
 from graphc.dims import Size, Symbol
 from graphc.errors import UNKNOWN, GraphcValueError, Origin
 from graphc.ir import Array, Graph, Node, Var
-from graphc.kernel import Launch, Ordered, Product, Program, Step
+from graphc.kernel import Launch, Ordered, Product, Program, Step, Sweep
 from graphc.ops.evaluate import run_node
 from graphc.variants import Variants
 
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
     Args:
         name: the kernel's; " (general)" follows where it belongs to the program for calls whose sizes are not as usual.
-        kind: "kernel"; "product"; "call" (an op run by Python); "node" (backends without kernels); "careful" (calls
+        kind: "kernel"; "product"; "sweep" (products and kernels, block by block); "call" (an op run by Python); "node" (backends without kernels); "careful" (calls
             evaluated node by node, because something was wrong with them).
         calls: of the program that it belongs to.
         seconds: that it took in all of them.
@@ -239,6 +239,9 @@ def _about(program: Program, step: Step) -> tuple[str, str, Sequence[Size], str]
     if isinstance(step, Product):
         lead = len(step.out.shape) - step.axes[0] - step.axes[2]
         return "matmul", "product", (*step.out.shape[:lead], *step.sizes[1:]), _number([program.slabs[step.out.slab].dtype])
+    if isinstance(step, Sweep):
+        products = [inner for inner in step.steps if isinstance(inner, Product)]
+        return "sweep", "sweep", (step.matrices, step.rows, *products[0].sizes[2:]), _number([program.slabs[s.out.slab].dtype for s in products])
     if isinstance(step, Ordered):
         return f"ordered {step.word}", "kernel", step.operands[0].shape, _number([program.slabs[step.out.slab].dtype])
     result = program.slabs[step.outputs[0]]

@@ -37,7 +37,7 @@ from graphc import dims, dtypes
 from graphc.dims import Size, Symbol
 from graphc.errors import UNKNOWN, Origin, VerificationError
 from graphc.ir import Array, Relation
-from graphc.kernel import ORDERED, PLACES, CallOut, Kernel, Launch, Ordered, Product, Program, Slab, Step, View
+from graphc.kernel import ORDERED, PLACES, CallOut, Kernel, Launch, Ordered, Product, Program, Slab, Step, Sweep, View
 from graphc.kernel_accesses import Accesses
 from graphc.kernel_form import Form
 from graphc.kernel_numbers import Env, Numbers, samples
@@ -47,6 +47,8 @@ __all__ = ["verify_kernel", "verify_program"]
 
 #: elements of a slab up to which each is followed
 MOST = 1 << 12
+#: blocks of a sweep that are looked at: the first and the last ones
+BLOCKS = 64
 
 
 def verify_kernel(kernel: Kernel, relations: Sequence[Relation] = (), where: Origin = UNKNOWN, envs: Sequence[Env] | None = None) -> None:
@@ -81,13 +83,18 @@ class _Program:
         self.readers: list[list[int]] = [[] for _ in program.slabs]
         self.known: set[Symbol] = set()  # data symbols that a step has found out
         self.written: dict[int, list[Array | None]] = {}  # of slabs: for each env which elements are there
+        self.block = False  # inside of a sweep?
+        self.passed: frozenset[int] = frozenset()  # slabs that a sweep writes and reads row by row: never whole in between
         relations = [*(r for r, _ in program.graph.relations), *(Relation("equal", guard, 0) for guard in program.guards)]
         counts = [size for s in self.slabs for size in s.shape]
         rest = [*(s.offset for s in self.slabs), program.arena]
         for step in program.steps:
             if isinstance(step, Launch):
                 counts += [*(r.extent for r in step.kernel.ranges), *(o.size for o in step.kernel.operands)]
-            rest += self.sizes(step)
+            if isinstance(step, Sweep):
+                counts += [step.rows, *(size for _, size in step.lead)]
+            else:
+                rest += self.sizes(step)
         self.envs = samples(rest, counts, relations)
 
     def fail(self, message: str) -> NoReturn:
@@ -100,7 +107,7 @@ class _Program:
         checked: set[int] = set()
         for i, step in enumerate(self.program.steps):
             what = step.kernel.name if isinstance(step, Launch) else step.node.op.name if isinstance(step, CallOut) else \
-                "product" if isinstance(step, Product) else f"ordered {step.word}"
+                "product" if isinstance(step, Product) else "sweep" if isinstance(step, Sweep) else f"ordered {step.word}"
             self.label, self.where = f"program {self.program.name}, step {i} ({what})", step.origin
             self.step(i, step)
             if isinstance(step, Launch):
@@ -112,15 +119,17 @@ class _Program:
                 self.product(step)
             elif isinstance(step, Ordered):
                 self.ordered(step)
+            elif isinstance(step, Sweep):
+                self.sweep(i, step, planned)
             else:
                 self.call_out(step)
             self.note(i, step)
         self.label, self.where = f"program {self.program.name}", UNKNOWN
         self.roots()
         self.checks()
-        self.taken_over()
+        self.taken_over(self.program.steps, [s for s in self.slabs if s.place != "block"])
         if planned:
-            self.memory()
+            self.memory("arena", self.program.arena)
 
     # -- slabs --------------------------------------------------------------------------------
 
@@ -157,7 +166,7 @@ class _Program:
         if isinstance(step, Launch):
             yield from step.kernel.sizes()
         for v in step.inputs if isinstance(step, CallOut) else (step.a, step.b, step.out) if isinstance(step, Product) else \
-                (*step.operands, step.out) if isinstance(step, Ordered) else ():
+                (*step.operands, step.out) if isinstance(step, Ordered) else ():  # those of a sweep are looked at block by block
             yield from (v.offset, *v.shape, *v.strides)
 
     def step(self, i: int, step: Step) -> None:
@@ -172,8 +181,9 @@ class _Program:
         for s in step.reads:
             if s < 0 or (not self.writers[s] and self.slabs[s].place not in ("argument", "constant")):
                 self.fail(f"it reads {self.text(s) if s >= 0 else 'no slab'}, which is not written yet")
-            self.whole(s)
-        places = ("fresh",) if isinstance(step, CallOut) else ("arena", "output")
+            if s not in self.passed:
+                self.whole(s)
+        places = ("fresh",) if isinstance(step, CallOut) else ("arena", "output", "block") if self.block else ("arena", "output")
         for s in step.writes:
             if s < 0 or self.slabs[s].place not in places:
                 self.fail(f"it writes to {self.text(s) if s >= 0 else 'no slab'}; it may write to {' and '.join(places)} slabs")
@@ -189,7 +199,8 @@ class _Program:
             self.readers[s].append(i)
         for s in step.writes:
             self.writers[s].append(i)
-            self.part(s, step)
+            if not isinstance(step, Sweep):
+                self.part(s, step)
         if isinstance(step, CallOut):
             self.known |= {s for s, _, _ in step.found}
 
@@ -254,6 +265,50 @@ class _Program:
             if not _distinct(out, env):
                 self.fail("two elements of the result lie in one place")
 
+    def sweep(self, i: int, step: Sweep, planned: bool) -> None:
+        """Its steps, block by block."""
+        label, outer = self.label, (self.envs, self.written, self.writers, self.readers)
+        held = sorted({s for inner in step.steps for s in inner.writes if self.slabs[s].place == "block"})
+        writes = {s for inner in step.steps for s in inner.writes if s not in held}
+        if {s for inner in step.steps for s in inner.reads if s not in held} - writes != set(step.reads) or writes != set(step.writes) or step.block < 1:
+            self.fail("it reads or writes other slabs than it says")
+        if step.height == step.block and any(self.number(step.rows, env) % step.block or not self.number(step.rows, env) for env in self.envs):
+            self.fail(f"not all blocks have {step.block} rows")
+        self.block, self.passed = True, frozenset(writes)
+        for n, env in enumerate(outer[0]):
+            blocks = list(step.envs(env))
+            some = blocks if len(blocks) <= BLOCKS else [*blocks[:BLOCKS // 2], *blocks[-BLOCKS // 2:]]
+            self.written = {s: [marks[n]] for s, marks in outer[1].items()}
+            self.writers, self.readers = [list(x) for x in outer[2]], [list(x) for x in outer[3]]
+            for at, own in enumerate(some):
+                self.envs = [own]
+                for s in held:
+                    self.writers[s], self.readers[s] = [], []
+                    size = self.number(self.slabs[s].elements, own)
+                    self.written[s] = [None]
+                    if size <= MOST:  # rows that the block does not have need not be written
+                        self.written[s] = [np.arange(size) >= size // step.block * self.number(step.height, own)]
+                for k, inner in enumerate(step.steps):
+                    self.label, self.where = f"{label}, step {k} of it", inner.origin
+                    self.step(k, inner)
+                    if isinstance(inner, Launch):
+                        if at in (0, len(some) - 1):
+                            verify_kernel(inner.kernel, where=inner.origin, envs=self.envs)
+                        self.launch(inner)
+                    else:
+                        self.product(inner)
+                    self.note(k, inner)
+                self.taken_over(step.steps, [self.slabs[s] for s in held])
+                if planned:
+                    self.memory("block", step.room)
+            for s in step.writes:
+                mark = self.written[s][0] if s in self.written else None
+                if mark is not None and len(some) < len(blocks):
+                    mark[:] = True
+                outer[1].setdefault(s, [None] * len(outer[0]))[n] = mark
+        self.block, self.passed, self.label = False, frozenset(), label
+        self.envs, self.written, self.writers, self.readers = outer
+
     # -- what is there ------------------------------------------------------------------------
 
     def part(self, s: int, step: Step) -> None:
@@ -278,7 +333,7 @@ class _Program:
                             self.fail(f"two of its operands write one element of {self.text(s)}{_at(env)}")
                         found[v.operand] = np.concatenate([found.get(v.operand, places), places])
                         mark[places] = True
-            elif not (isinstance(step, Ordered) and step.word in ("set", "add")):
+            elif not isinstance(step, Sweep) and not (isinstance(step, Ordered) and step.word in ("set", "add")):
                 mark[_elements(step.out, env)] = True
 
     def whole(self, s: int) -> None:
@@ -363,13 +418,13 @@ class _Program:
             if any(symbol.kind == "data" for symbol in dims.symbols(guard)):
                 self.fail(f"the guard {dims.size_text(guard)} is not known when a call begins")
 
-    def taken_over(self) -> None:
+    def taken_over(self, steps: Sequence[Step], slabs: Sequence[Slab]) -> None:
         """A slab that takes over the memory of another: at its first step, by an operand that says so; the other is not read after that."""
-        for s in self.slabs:
+        for s in slabs:
             if s.inplace == -1 or not self.writers[s.id]:
                 continue
             first = self.writers[s.id][0]
-            step = self.program.steps[first]
+            step = steps[first]
             if not 0 <= s.inplace < len(self.slabs):
                 self.fail(f"{self.text(s.id)} lies in the place of slab {s.inplace}, which does not exist")
             other = self.slabs[s.inplace]
@@ -382,25 +437,25 @@ class _Program:
             self.agree(s.nbytes, other.nbytes, f"{self.text(s.id)} of {{}} bytes lies in the place of {self.text(other.id)} of {{}}")
             if any(i > first for i in (*self.readers[other.id], *self.writers[other.id])):
                 self.fail(f"{self.text(other.id)} is needed after step {first}, which overwrites it with {self.text(s.id)}")
-            if any(t.inplace == other.id and t.id != s.id for t in self.slabs):
+            if any(t.inplace == other.id and t.id != s.id for t in slabs):
                 self.fail(f"two slabs lie in the place of {self.text(other.id)}")
         self.where = UNKNOWN
 
-    def memory(self) -> None:
-        """The arena: every slab inside it, and no two that are needed at one time in one place."""
-        held = [s for s in self.slabs if s.place == "arena" and self.writers[s.id]]
-        for size in (self.program.arena, *(size for s in held for size in (s.offset, *s.shape))):
+    def memory(self, place: str, room: Size) -> None:
+        """The arena, or the memory of a sweep: every slab inside it, and no two that are needed at one time in one place."""
+        held = [s for s in self.slabs if s.place == place and self.writers[s.id]]
+        for size in (room, *(size for s in held for size in (s.offset, *s.shape))):
             if any(symbol.kind == "data" for symbol in dims.symbols(size)):
                 self.fail(f"the arena needs the size {dims.size_text(size)}, which is not known when a call begins")
         first = np.array([self.writers[s.id][0] for s in held])
         last = np.array([max(*self.writers[s.id], *self.readers[s.id]) if self.readers[s.id] else self.writers[s.id][-1] for s in held])
         for env in self.envs:
-            arena = self.number(self.program.arena, env)
+            arena = self.number(room, env)
             begin = np.array([self.number(s.offset, env) for s in held], np.int64)
             end = begin + np.array([self.number(s.nbytes, env) for s in held], np.int64)
             for k, s in enumerate(held):
                 if begin[k] < 0 or end[k] > arena or begin[k] % s.dtype.itemsize:
-                    self.fail(f"{self.text(s.id)} lies at bytes {begin[k]} to {end[k]} of an arena of {arena}{_at(env)}")
+                    self.fail(f"{self.text(s.id)} lies at bytes {begin[k]} to {end[k]} of {'an arena' if place == 'arena' else 'memory'} of {arena}{_at(env)}")
                 # those after it in the list that are needed at one time with it, in one place
                 j = slice(k + 1, None)
                 clash = (begin[k] < end[j]) & (begin[j] < end[k]) & (first[k] <= last[j]) & (first[j] <= last[k])
@@ -413,6 +468,8 @@ class _Program:
 
 def _dense_groups(out: View, lead: int, rows: int) -> bool:
     """Is the step along each axis of the rows, and of the columns, that over all axes after it?"""
+    if any(size == 0 for size in out.shape):
+        return True
     step: Size = 1
     for k in reversed(range(lead, len(out.shape))):
         if k == lead + rows - 1:

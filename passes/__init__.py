@@ -7,7 +7,9 @@
     gradient   derivative placeholders become the subgraphs of build_grad
     loops      what does not change from step to step moves out of inner graphs
     cleanup    simplify (and fold, and merge) once more: the gradient's ones, zeros and repeats
+    contract   which products are made, in which order: before expand makes loops of the thin ones
     expand     softmaxes become the loops that they are, for fuse to join
+    recompute  what only fills memory until the gradient reads it is computed twice
     fuse       elementwise nodes and reductions become kernels
 
 A pass ``p`` is the file ``passes/p.py``, the function ``p(graph, context) -> Graph``, the dump stage

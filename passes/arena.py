@@ -6,7 +6,7 @@ linear in the program.
 
 A slab takes, in this order: the memory of an operand that its kernel reads for the last time, where every
 element is read only at the point and stage that overwrites it; a free block of the same number of bytes, as a formula;
-new memory at the end.
+new memory at the end.  What a sweep holds for one block lies in memory of its own, by the same rules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from graphc import dims
 from graphc.dims import Size
-from graphc.kernel import Kernel, Launch, Program, Slab, value_ranges
+from graphc.kernel import Kernel, Launch, Program, Slab, Step, Sweep, value_ranges
 
 __all__ = ["ALIGNMENT", "aligned", "arena"]
 
@@ -31,20 +31,32 @@ def aligned(nbytes: Size) -> Size:
 
 
 def arena(program: Program) -> Program:
-    """Fill in lifetimes, offsets, in-place results and the size of the arena."""
-    slabs = program.slabs
-    lifetimes(program)
+    """Fill in lifetimes, offsets, in-place results and the sizes of the arena and of what sweeps hold."""
+    for i, step in enumerate(program.steps):
+        if isinstance(step, Sweep):
+            inner: list[Step] = list(step.steps)
+            lifetimes(inner, [s for s in program.slabs if s.place == "block"])
+            room = _placed(inner, program.slabs, "block")
+            program.steps[i] = step._replace(steps=tuple(inner), room=room)  # type: ignore[arg-type]  # the kinds of steps stay
+    lifetimes(program.steps, [s for s in program.slabs if s.place != "block"], (*program.roots, *program.checks))
+    program.arena = _placed(program.steps, program.slabs, "arena")
+    return program
+
+
+def _placed(steps: list[Step], slabs: Sequence[Slab], place: str) -> Size:
+    """Offsets for the slabs of a place that these steps write first; the memory that they take."""
     free: dict[Size, list[Size]] = {}
-    ends: list[list[Slab]] = [[] for _ in program.steps]
-    for s in slabs:
-        if s.place == "arena" and 0 <= s.first and s.last < len(program.steps):
+    ends: list[list[Slab]] = [[] for _ in steps]
+    for k in dict.fromkeys(k for step in steps for k in step.writes):
+        s = slabs[k]
+        if s.place == place and s.last < len(steps):
             ends[s.last].append(s)
     total: Size = 0
     sizes: dict[Size, Size] = {}
-    for i, step in enumerate(program.steps):
+    for i, step in enumerate(steps):
         taken: set[int] = set()
         if isinstance(step, Launch):
-            program.steps[i] = step = _in_place(step, slabs, i)
+            steps[i] = step = _in_place(step, slabs, i, place)
             for slab, operand in zip(step.slabs, step.kernel.operands, strict=True):
                 if operand.mode == "out" and operand.alias >= 0:
                     old = slabs[step.slabs[operand.alias]]
@@ -52,7 +64,7 @@ def arena(program: Program) -> Program:
                     taken.add(old.id)
         for k in dict.fromkeys(step.writes):
             s = slabs[k]
-            if s.place != "arena" or s.first != i or s.inplace >= 0:
+            if s.place != place or s.first != i or s.inplace >= 0:
                 continue
             nbytes = sizes.get(s.nbytes)
             if nbytes is None:
@@ -66,39 +78,41 @@ def arena(program: Program) -> Program:
         for s in ends[i]:
             if s.id not in taken:
                 free.setdefault(sizes.get(s.nbytes, aligned(s.nbytes)), []).append(s.offset)
-    program.arena = total
-    return program
+    return total
 
 
-def lifetimes(program: Program) -> None:
-    """The steps that write each slab first and read (or write) it last."""
-    for i, step in enumerate(program.steps):
+def lifetimes(steps: Sequence[Step], slabs: Sequence[Slab], kept: Sequence[int] = ()) -> None:
+    """The steps that write each slab first and read (or write) it last; those that are ``kept`` live to the end."""
+    by_id = {s.id: s for s in slabs}
+    for i, step in enumerate(steps):
         for k in step.writes:
-            s = program.slabs[k]
+            s = by_id.get(k)
+            if s is None:
+                continue
             if s.first < 0:
                 s.first = i
             s.last = max(s.last, i)
         for k in step.reads:
-            s = program.slabs[k]
-            s.last = max(s.last, i)
-    for k in (*program.roots, *program.checks):
-        program.slabs[k].last = len(program.steps)
+            if k in by_id:
+                by_id[k].last = max(by_id[k].last, i)
+    for k in kept:
+        by_id[k].last = len(steps)
 
 
-def _in_place(step: Launch, slabs: Sequence[Slab], at: int) -> Launch:
+def _in_place(step: Launch, slabs: Sequence[Slab], at: int, place: str) -> Launch:
     """The launch with results that take over the memory of dying operands."""
     kernel = step.kernel
     operands = list(kernel.operands)
     used: set[int] = set()
     changed = False
     for k, operand in enumerate(operands):
-        if operand.mode != "out" or slabs[step.slabs[k]].place != "arena" or slabs[step.slabs[k]].first != at or step.slabs.count(step.slabs[k]) > 1:
+        if operand.mode != "out" or slabs[step.slabs[k]].place != place or slabs[step.slabs[k]].first != at or step.slabs.count(step.slabs[k]) > 1:
             continue
         for j, other in enumerate(kernel.operands):
             if other.mode != "in" or j in used or other.dtype != operand.dtype or other.size != operand.size:
                 continue
             old = slabs[step.slabs[j]]
-            if old.place == "arena" and old.last == at and old.first < at and step.slabs.count(old.id) == 1 and _overwrites(kernel, k, j):
+            if old.place == place and old.last == at and old.first < at and step.slabs.count(old.id) == 1 and _overwrites(kernel, k, j):
                 operands[k] = operand._replace(alias=j)
                 used.add(j)
                 changed = True

@@ -48,6 +48,8 @@ UNKNOWN_SIZE = 128
 MOST_COPIES = 4
 #: a value of one element is computed again wherever it is needed if it costs no more FLOPs than this
 CHEAP_NUMBER = 4.0
+#: a value of so many times the elements of its operands (two vectors compared, each with each) is computed again for so many FLOPs: reading takes as long
+MUCH, CHEAP_OUTER = 16, 2.0
 MOST_NODES = 120
 ONE_CORE = 1 << 14
 #: units looked at before a cycle is assumed
@@ -198,6 +200,8 @@ class _Grouping:
         if again <= 1.0:
             return True
         elements = self.elements(v.type.shape)
+        if node.op.flops <= CHEAP_OUTER and elements >= MUCH * sum(self.elements(x.type.shape) for x in node.inputs):
+            return True
         return BYTES_PER_FLOP * node.op.flops * elements * (again - 1) <= 2 * self.bytes(v.type)
 
     def _nest(self, labels: Labels, members: Sequence[int], reductions: Sequence[int], stored: Any, copied: int = -1) -> bool:

@@ -248,14 +248,14 @@ class Stored(NamedTuple):
     reads: frozenset[int]
 
 
-def grid_of(reductions: Sequence[Reduced], stored: Sequence[Stored], order: Sequence[int], large: bool = False) -> frozenset[int] | None:
+def grid_of(reductions: Sequence[Reduced], stored: Sequence[Stored], order: Sequence[int], large: bool = False, again: bool = False) -> frozenset[int] | None:
     """The ranges of the outer loops; None where no choice suits all reductions and results.
 
     A reduction runs within a point of the grid (it keeps exactly the grid), or over the whole grid (it reduces all of it,
     keeps none of it, and nothing in the nest reads it again).  A result is stored at each point of the grid, or after it.
 
     ``order``: all ranges, those with the longest strides first.  ``large``: the arrays do not fit a cache, so that the loops
-    should run through memory in its order.
+    should run through memory in its order.  ``again``: may a reduction that is the same for several points be done at each of them?
     """
     if not reductions:
         whole = frozenset(order)
@@ -270,15 +270,15 @@ def grid_of(reductions: Sequence[Reduced], stored: Sequence[Stored], order: Sequ
         streams = [frozenset(order[:k]) for k in range(1, len(order) + 1)]
         candidates = [*streams, *candidates] if large else [*candidates, *streams]
     for grid in candidates:
-        if _suits(reductions, stored, grid):
+        if _suits(reductions, stored, grid, again):
             return grid
     return None
 
 
-def _suits(reductions: Sequence[Reduced], stored: Sequence[Stored], grid: frozenset[int]) -> bool:
+def _suits(reductions: Sequence[Reduced], stored: Sequence[Stored], grid: frozenset[int], again: bool) -> bool:
     crossing: set[int] = set()
     for i, r in enumerate(reductions):
-        if not r.over & grid and r.kept == grid:
+        if not r.over & grid and (r.kept == grid or (again and r.kept < grid)):
             continue
         if r.needed or not grid or not r.over >= grid or r.kept & grid:
             return False

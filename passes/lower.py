@@ -80,6 +80,12 @@ class _Lowering:
             return known
         node = v.node
         assert node is not None, f"{v.describe()} has no place"
+        if node.op is size_of_op:  # of its operand only the type is needed
+            size = node.inputs[0].type.shape[node.attrs["axis"]]
+            node = Node(dim_op, (), {"size": size}, [v.type], node.origin)
+            self.kernel_of([node], [], node.outputs, node.origin, "size_of")
+            known = self.views[v] = self.views[node.outputs[0]]
+            return known
         if node.op is constant_op:
             slab = self.constant(node.attrs["value"])
             known = self.views[v] = View(slab, v.type.shape, contiguous(v.type.shape))

@@ -289,6 +289,8 @@ def _grid(kernel: Kernel, depends: Sequence[frozenset[int]], order: Sequence[int
     stored = [Stored(depends[i], frozenset(number[r] for r in below[i])) for i, v in enumerate(kernel.values) if v.op == "store"]
     large = math.prod(estimate(r.extent, 1024) for r in kernel.ranges) > CACHED
     grid = grid_of(reductions, stored, order, large)
+    if grid is None:  # what is broadcast in the kernel depends on fewer ranges than its value has axes
+        grid = grid_of(reductions, stored, order, large, again=True)
     if grid is None:
         raise Unlabelled("no grid suits all reductions and results")
     return grid

@@ -1,4 +1,4 @@
-"""The second half of the fuzzer's table: movement and indexing.  ``OPERATIONS`` is the whole of it."""
+"""The second part of the fuzzer's table: movement and indexing.  graph_products.py has the third."""
 
 from __future__ import annotations
 

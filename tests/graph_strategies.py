@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from graph_moves import OPERATIONS
 from graph_operations import Operation
+from graph_products import OPERATIONS
 from hypothesis import strategies as st
 
 import graphc as gc
@@ -32,6 +32,7 @@ SIZES = (3, 2, 5, 1, 3, 2, 5, 1, 4, 0)
 #: around the lanes of vectors, and of several vectors side by side
 WIDE = (15, 16, 17, 7, 8, 9, 33, 67, 131)
 MOST_ELEMENTS = 4000  # of an argument
+MOST_LEAVES = 7  # with those that operations ask for
 
 
 class Source(Protocol):
@@ -79,6 +80,7 @@ class Value:
     var: Var
     array: Array
     exact: bool
+    leaf: bool = False
 
     @property
     def kind(self) -> str:
@@ -181,17 +183,36 @@ class Builder:
                 return found.var
         return np.array([self.between(-size, size - 1) for _ in range(int(np.prod(shape)))], np.int64).reshape(shape)
 
+    @property
+    def results(self) -> list[Value]:
+        """What operations made."""
+        return [v for v in self.pool if not v.leaf]
+
     # -- leaves -------------------------------------------------------------------------------
 
-    def leaf(self, position: int) -> None:
+    def leaf(self) -> None:
         """Add an input or a shared variable to the pool."""
         dtype = self.pick([self.floatx] * 8 + ["float64", "float32", "int64", "int32", "int8", "bool", "complex128", "int64"])
-        slots = tuple(self.pick(["a", "b", "a", "1", "b"]) for _ in range(self.pick([1, 2, 2, 0, 3, 1])))
+        self._enter(dtype, tuple(self.pick(["a", "b", "a", "1", "b"]) for _ in range(self.pick([1, 2, 2, 0, 3, 1]))))
+
+    def operand(self, shape: tuple[int, ...]) -> Value | None:
+        """A new leaf of floats of this shape, for an operation that the pool has no operand for; None if there are enough."""
+        if len(self.leaves) >= MOST_LEAVES:
+            return None
+        slots = []
+        for size in shape:
+            known = [s for s in "ab" if self.sizes[s] == size]
+            slots.append(self.pick(known) if known and self.chance(70) else str(size))
+            self.sizes.setdefault(slots[-1], size)
+        return self._enter(self.pick([self.floatx] * 8 + ["float64", "float32"]), tuple(slots))
+
+    def _enter(self, dtype: str, slots: tuple[str, ...]) -> Value:
+        position = len(self.leaves)
         low, high = self.pick([(-3, 3), (-2, 2), (0, 2), (1, 4)])
         shape: list[Any] = []
         for slot in slots:
             size = self.sizes[slot]
-            shape.append(self.pick([size, None, {"a": "n", "b": "m", "1": 1}[slot], None]))
+            shape.append(self.pick([size, None, {"a": "n", "b": "m"}.get(slot, size), None]))
         name = f"x{position}"
         array = self.array(dtype, tuple(self.sizes[s] for s in slots), low, high)
         var: Var
@@ -205,7 +226,8 @@ class Builder:
         for size, have in zip(var.type.shape, array.shape, strict=True):
             for symbol in dims.symbols(size):
                 self.env[symbol] = have
-        self.pool.append(Value(var, array, True))
+        self.pool.append(Value(var, array, True, leaf=True))
+        return self.pool[-1]
 
     def array(self, dtype: str, shape: tuple[int, ...], low: int, high: int) -> Array:
         """Values in a range: on a grid, with ties, or anywhere; special ones among them if the case wants them."""
@@ -243,7 +265,7 @@ class Builder:
     def add(self, var: Var, operation: Operation) -> None:
         """Put a result into the pool, unless it is too large, or not finite where the case has finite values only."""
         array, exact = self.evaluate(var), operation.exact
-        if array.size > 400 or array.ndim > 4:
+        if array.size > 400 or array.ndim > 5:
             return
         if array.dtype.kind in "fc":
             with np.errstate(all="ignore"):
@@ -284,10 +306,10 @@ def build(source: Source) -> Case:
     b.specials = b.pick([SPECIAL, SPECIAL[3:]])
     b.floatx = b.pick(["float64", "float32"])
     b.sizes = {"a": b.pick(SIZES), "b": b.pick(SIZES), "1": 1}
-    for position in range(b.between(2, 4)):
-        b.leaf(position)
+    for _ in range(b.between(2, 4)):
+        b.leaf()
     b.grow(b.between(2, 24))
-    results = [v.var for v in b.pool[len(b.leaves):]] or [b.pool[0].var]
+    results = [v.var for v in b.results] or [b.pool[0].var]
     outputs = [results[-1]]
     for _ in range(b.between(0, 2)):
         outputs.append(b.pick(results))
@@ -307,7 +329,7 @@ def build(source: Source) -> Case:
 def _cost(b: Builder) -> Var | None:
     """A real scalar made of some float results."""
     total: Var | None = None
-    candidates = [v for v in b.pool[len(b.leaves):] if v.kind in "fc" and v.array.dtype.itemsize >= 4]
+    candidates = [v for v in b.results if v.kind in "fc" and v.array.dtype.itemsize >= 4]
     if not candidates:
         return None
     for _ in range(b.between(1, 3)):
@@ -330,10 +352,10 @@ def _derivatives(b: Builder, kind: str) -> list[Var]:
     if cost is None or not wrt:
         return []
     if b.chance(20):  # a computed variable
-        inner = [v.var for v in b.pool[len(b.leaves):] if v.kind == "f"]
+        inner = [v.var for v in b.results if v.kind == "f"]
         wrt = [*wrt, b.pick(inner)] if inner else wrt
     if kind == "jacobian":
-        small = [v.var for v in b.pool[len(b.leaves):] if v.kind == "f" and v.array.size <= 6] or [cost]
+        small = [v.var for v in b.results if v.kind == "f" and v.array.size <= 6] or [cost]
         return list(gc.jacobian(small[-1], wrt, disconnected_inputs="ignore"))
     if kind == "jvp":
         tangents = [gc.ones_like(w) * 0.5 for w in wrt]
@@ -364,11 +386,13 @@ def _updates(b: Builder) -> list[tuple[Shared, Var]]:
 
 def _other_sizes(b: Builder) -> dict[Var, Array]:
     """Values for the leaves with other sizes where their types leave them open."""
-    sizes = {"a": b.pick(SIZES), "b": b.pick(SIZES), "1": 1}
+    sizes = {slot: b.pick(SIZES) if slot in "ab" or (b.chance(15) and slot != "1") else size for slot, size in b.sizes.items()}
     if b.chance(40):
-        slot, wide = b.pick("ab"), b.pick(WIDE)
-        if all(np.prod([wide if s == slot else sizes[s] for s in leaf.slots]) <= MOST_ELEMENTS for leaf in b.leaves):
-            sizes[slot] = wide
+        wide = {b.pick("ab"): b.pick(WIDE)}
+        if b.chance(25):  # both: products of several tiles
+            wide = {slot: b.pick((9, 17, 33)) for slot in "ab"} | wide
+        if all(np.prod([wide.get(s, sizes[s]) for s in leaf.slots]) <= MOST_ELEMENTS for leaf in b.leaves):
+            sizes |= wide
     result = {}
     for leaf in b.leaves:
         free = b.chance(30)  # an unknown axis may be 1 whatever it was

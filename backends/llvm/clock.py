@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from graphc.backends.llvm.values import Body, Module
-from graphc.kernel import Launch, Ordered, Product, Program
+from graphc.kernel import Program, Step
 
 __all__ = ["Clock", "clock_id"]
 
@@ -34,7 +34,7 @@ class Clock:
         self._define(f.module)
         self.last = self._now()
 
-    def stop(self, step: Launch | Product | Ordered) -> None:
+    def stop(self, step: Step) -> None:
         """The time since the last reading belongs to ``step``."""
         f = self.f
         now = self._now()

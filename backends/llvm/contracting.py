@@ -72,7 +72,7 @@ class Contracting(Multiplying):
             return View(v.slab, tuple(shape), tuple(strides), v.offset)
 
         return Product(view(step.a, [*heads, *m, *k], [*a_lead, *a_m, *a_k]), view(step.b, [*heads, *k, *n], [*b_lead, *b_k, *b_n]),
-                       view(step.out, [*heads, *m, *n], [*c_lead, *c_m, *c_n]), (1, 1, 1), step.origin)
+                       view(step.out, [*heads, *m, *n], [*c_lead, *c_m, *c_n]), (1, 1, 1), step.origin, step.adds)
 
     def _contracted(self, step: Product, groups: Sequence[Group]) -> None:
         f, dtype = self.f, self.program.slabs[step.out.slab].dtype

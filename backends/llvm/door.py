@@ -36,7 +36,7 @@ from graphc.backends.llvm.pool import pool
 from graphc.backends.llvm.target import host
 from graphc.dims import Call, Dim, Size, Symbol
 from graphc.ir import Array, Container
-from graphc.kernel import Launch, Product, Program
+from graphc.kernel import Launch, Product, Program, Step, Sweep
 
 __all__ = ["Bound", "Machine", "Results", "door_sizes", "entry", "machine", "work_formula"]
 
@@ -245,9 +245,15 @@ class Results:
 
 def work_formula(program: Program) -> Size:
     """Estimated picoseconds of one run on one core."""
+    return _work(program.steps)
+
+
+def _work(steps: Iterable[Step]) -> Size:
     total: Size = 0
-    for step in program.steps:
-        if isinstance(step, Launch):
+    for step in steps:
+        if isinstance(step, Sweep):
+            total = total + step.total(_work(step.steps))
+        elif isinstance(step, Launch):
             kernel = step.kernel
             total = total + LAUNCH_PS
             for grid, stages in ((kernel.grid, kernel.stages), ((), kernel.finish)):

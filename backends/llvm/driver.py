@@ -19,20 +19,20 @@ from typing import Any
 
 from graphc import dims
 from graphc.backends.llvm.clock import Clock
-from graphc.backends.llvm.contracting import Contracting
 from graphc.backends.llvm.costs import Cut, cut, cut_at
 from graphc.backends.llvm.formulas import size_value
 from graphc.backends.llvm.kernels import Code, emit_kernel
 from graphc.backends.llvm.ordered import ordered_module
+from graphc.backends.llvm.sweeping import Sweeping
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import Body, Module, Value
 from graphc.dims import Size, Symbol
-from graphc.kernel import Kernel, Launch, Ordered, Product, Program
+from graphc.kernel import Kernel, Launch, Ordered, Product, Program, Sweep
 
 __all__ = ["Writer"]
 
 
-class Writer(Contracting):
+class Writer(Sweeping):
     """Writes the driver of one program: a function for each stretch of steps between call-outs."""
 
     def __init__(self, program: Program, target: Target, symbols: Sequence[Symbol], profile: bool = False) -> None:
@@ -44,6 +44,9 @@ class Writer(Contracting):
         self.codes: dict[Kernel, Code] = {}
         self.scratch: Size = 0
         self.module = Module(target)
+        self.functions = 0  # of sweeps
+        self.alone = False  # is one thread of many written, which shares out nothing?
+        self.block: dict[Symbol, Value] = {}
 
     # -- sizes --------------------------------------------------------------------------------
 
@@ -54,6 +57,8 @@ class Writer(Contracting):
         f = self.f
         if isinstance(size, int):
             return f.const(size, "i64")
+        if self.block and any(s.kind == "block" for s in dims.symbols(size)):
+            return self.block_size(size)
         known = self.loaded.get(size)
         if known is None:
             ref = f"%size{self.slot(size)}"
@@ -76,7 +81,7 @@ class Writer(Contracting):
 
     # -- a stretch ----------------------------------------------------------------------------
 
-    def stretch(self, name: str, steps: Sequence[Launch | Product | Ordered]) -> None:
+    def stretch(self, name: str, steps: Sequence[Launch | Product | Ordered | Sweep]) -> None:
         self.f = Body(self.module, name, [("ptr", "slabs"), ("ptr", "table"), ("ptr", "arena"), ("i64", "threads")], "i64")
         self.entry: list[str] = []
         self.loaded: dict[Size, Value] = {}
@@ -91,18 +96,18 @@ class Writer(Contracting):
                 self.launch(step)
             elif isinstance(step, Product):
                 self.contraction(step)
+            elif isinstance(step, Sweep):
+                self.sweep(step)
             else:
                 self.ordered(step)
             if self.clock:
                 self.clock.stop(step)
             if isinstance(step, Launch):
                 self.check(step)
-        self.entry.insert(0, f"  %context = alloca [{max(self.context_slots, 1)} x i64], align 64")
-        self.f.lines[0:0] = self.entry
         if self.failed:
             self.f.line("ret i64 0")
             self.f.label("failed")
-        self.f.finish(f"ret i64 {int(self.failed)}")
+        self.close(f"ret i64 {int(self.failed)}")
 
     def check(self, step: Launch) -> None:
         """Leave if a check that the launch has written failed: what follows would read outside of arrays."""
@@ -120,9 +125,9 @@ class Writer(Contracting):
         if known is None:
             known = self.slabs[slab] = f"%slab{slab}"
             s = self.program.slabs[slab]
-            if s.place == "arena":
+            if s.place in ("arena", "block"):
                 offset = self.size(s.offset).ref
-                self.entry.append(f"  {known} = getelementptr i8, ptr %arena, i64 {offset}")
+                self.entry.append(f"  {known} = getelementptr i8, ptr {'%arena' if s.place == 'arena' else '%mine'}, i64 {offset}")
                 return known
             self.entry += [f"  {known}.p = getelementptr ptr, ptr %slabs, i64 {slab}", f"  {known} = load ptr, ptr {known}.p"]
         return known
@@ -130,7 +135,8 @@ class Writer(Contracting):
     def scratch_address(self) -> str:
         if not self.scratch_ref:
             self.scratch_ref = "%scratch"
-            self.entry.append(f"  %scratch = getelementptr i8, ptr %arena, i64 {self.size(self.program.arena).ref}")
+            base, begin = ("%mine", self.mine) if self.alone else ("%arena", self.program.arena)
+            self.entry.append(f"  %scratch = getelementptr i8, ptr {base}, i64 {self.size(begin).ref}")
         return self.scratch_ref
 
     def fill(self, slots: Sequence[str]) -> None:
@@ -157,7 +163,6 @@ class Writer(Contracting):
         self.kernels[name] = code.text.replace("@NAME", "@" + name)
         if code.finish_text:
             self.kernels[name + "_finish"] = code.finish_text.replace("@NAME", "@" + name)
-        self.scratch = dims.dim_max(self.scratch, code.scratch)
         return code.named(name)
 
     def launch(self, step: Launch) -> None:
@@ -171,6 +176,7 @@ class Writer(Contracting):
     def run(self, step: Launch, code: Code) -> None:
         """One form of a kernel."""
         f, kernel = self.f, code.kernel
+        self.scratch = dims.dim_max(self.scratch, code.scratch)
         self.module.declare(code.name, "void (ptr, i64)")
         operands = [f"ptr {self.address(s)}" if s >= 0 else "ptr null" for s in step.slabs]
         scratch = f"ptr {self.scratch_address()}" if code.scratch != 0 else "ptr null"
@@ -189,7 +195,8 @@ class Writer(Contracting):
         """Call a kernel for all its chunks, on several threads where that pays.  ``split``: do results depend on how it is cut?"""
         f = self.f
         whole = extent if not split else cut.rows
-        if cut.wide != 0:
+        shared = cut.wide != 0 and not self.alone
+        if shared:
             parallel, serial, done = f.labels("launch", "parallel", "serial", "done")
             threads = f.value("%threads", "i64")
             wide = threads.gt(1) if cut.wide == 1 else threads.gt(1) & self.size(cut.wide).ne(0)
@@ -206,7 +213,7 @@ class Writer(Contracting):
                 f.line(f"call void @{name}(ptr %context, i64 {loop.index.ref})")
         else:
             f.line(f"call void @{name}(ptr %context, i64 0)")
-        if cut.wide != 0:
+        if shared:
             f.line(f"br label %{done}")
             f.label(done)
 

@@ -494,7 +494,7 @@ class Emitter(Loops):
         done = frozenset(stage.loops[:depth])
         reductions = [i for i in self.grid_reductions if self._read_by(stage, i)]
         for i in reductions:
-            if self.depends[i] == done and not self.known(i):
+            if self.depends[i] <= done and not self.known(i):
                 self.scopes[-1].values[i] = self.partials.joined(i)
         if depth == len(stage.loops):
             self.block(stage, done)

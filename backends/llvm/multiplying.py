@@ -24,7 +24,7 @@ from graphc.backends.llvm.products import product_module, row_grain
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import Body, Module, Value, select
 from graphc.dims import Size
-from graphc.kernel import Product, Program
+from graphc.kernel import Product, Program, View
 from graphc.processors import usable_cpus
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Multiplying:
     kernels: dict[str, str]
     modules: dict[Any, str]
     scratch: Size
+    alone: bool
 
     if TYPE_CHECKING:
         address: Callable[[int], str]
@@ -87,12 +88,15 @@ class Multiplying:
         m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
         dtype = self.program.slabs[out.slab].dtype
         strides = [a.strides[-2], a.strides[-1], b.strides[-2], b.strides[-1], out.strides[-2]]
-        if m == 1 and n != 1:  # C' = B'A': the columns become rows, which can be shared out, and B need not be packed
+        if m == 1 and n != 1 and step.adds == 0:  # C' = B'A': the columns become rows, which can be shared out, and B need not be packed
             a, b = b, a
             m, n, strides = n, m, [strides[3], strides[2], strides[1], strides[0], 1]
         spec = _spec(dtype, m, n, k, strides)
-        large = self._large(spec, dtype, m, n, k, strides)
         views = (out, a, b)
+        if self.alone:  # blocks of a sweep are small, and fit the cache
+            self._alone(step, spec, dtype, views, (m, n, k, *strides))
+            return
+        large = self._large(spec, dtype, m, n, k, strides)
 
         def matrix(offsets: Sequence[Value]) -> None:
             pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {o.ref}") for v, o in zip(views, offsets, strict=True)]
@@ -125,6 +129,16 @@ class Multiplying:
         self.f.either(self._many(dims.product(lead), m * n * k * thinness(m, n)), "batch",
                      lambda: self._matrices(spec, dtype, [self.address(v.slab) for v in views], starts, lead, steps, (m, n, k, *strides)),
                      lambda: one_by_one(0, starts))
+
+    def _alone(self, step: Product, spec: Spec, dtype: np.dtype[Any], views: Sequence[View], numbers: Sequence[Size]) -> None:
+        """A product in a sweep: one matrix, its rows on this thread."""
+        pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}") for v in views]
+        refs, (m, n, k) = [self.size(x).ref for x in numbers], numbers[:3]
+        if step.adds == 0:
+            self._rows(spec, dtype, pointers, refs, m, n, k, True)
+            return
+        self.f.either(self.size(step.adds).eq(0), "begins", lambda: self._rows(spec, dtype, pointers, refs, m, n, k, True),
+                      lambda: self._rows(replace(spec, adds=True), dtype, pointers, refs, m, n, k, True))
 
     # -- which form -------------------------------------------------------------------------------
 
@@ -195,7 +209,8 @@ class Multiplying:
         small = isinstance(m, int) and isinstance(work, int) and m * work <= limit
         if not small and spec.packed and spec.kind != "bool" and _few(m, n):
             count, each, threads = self.size(m), self.size(work), f.value("%threads", "i64")
-            self.f.either((count * each).gt(limit) & threads.gt(1), "product", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
+            # one column is summed in another order (products.py)
+            self.f.either((count * each).gt(limit) & threads.gt(1) & self.size(n).gt(1), "product", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
                          lambda: self._rows(spec, dtype, pointers, numbers, m, n, k, True))
             return
         self._rows(spec, dtype, pointers, numbers, m, n, k, small)

@@ -9,11 +9,12 @@ column the product is a dot product per row (A's rows contiguous) or a sum of co
 
 Every element is summed in an order that its sizes, layout and target fix: over k from the first to the last (the dot
 form: in lanes, then a tree).  Where a chunk of rows begins or ends changes no bit, and neither do overlapping tiles:
-they write the same numbers twice.
+they write the same numbers twice.  A product that adds goes on from what C holds, so its tiles do not overlap.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Product:
         a_unit, b_unit: which stride is known to be 1: "row" (from row to row: columns are contiguous) or "col" (rows are contiguous).
         a_step, b_step: the other stride of an operand with a unit stride, where it is known.
         c_step: the stride from row to row of C, where it is known.
+        adds: is the product added to what C holds?
     """
 
     kind: str
@@ -53,11 +55,12 @@ class Product:
     a_step: int | None = None
     b_step: int | None = None
     c_step: int | None = None
+    adds: bool = False
 
     @property
     def packed(self) -> bool:
         """Must the caller lay B out as rows first (``NAME_pack``) and pass ``b = scratch, b_row = n, b_col = 1``?"""
-        if self.n == 1:
+        if self.n == 1 and not self.adds:
             return self.a_unit == "col" and self.b_unit != "row"
         return self.b_unit != "col"
 
@@ -191,7 +194,7 @@ class _Writer:
     def product(self) -> None:
         spec = self.spec
         names = ["m", "n", "k", "a_row", "a_col", "b_row", "b_col", "c_row"]
-        parameters = [("ptr noalias writeonly", "c"), ("ptr readonly", "a"), ("ptr readonly", "b"), *[("i64", n) for n in names],
+        parameters = [(f"ptr noalias{'' if spec.adds else ' writeonly'}", "c"), ("ptr readonly", "a"), ("ptr readonly", "b"), *[("i64", n) for n in names],
                       ("ptr", "scratch"), ("i64", "lo"), ("i64", "hi")]
         self.f = f = Body(self.module, "NAME", parameters)
         n, k, a_row, a_col, b_row, b_col, c_row = (f.value("%" + name, "i64") for name in names[1:])
@@ -205,7 +208,10 @@ class _Writer:
             self.b_row = _known(b_row, b_col, spec.b_unit, spec.b_step)[0]
         self.c_row: Int = c_row if spec.c_step is None else spec.c_step
         self.c, self.a, self.b = "%c", "%a", "%b"
-        if spec.n == 1 and spec.a_unit == "col":
+        if spec.adds:
+            for group in self.groups(self.i64(0), self.n, self.widest()):
+                self.rows(group)
+        elif spec.n == 1 and spec.a_unit == "col":
             self.dots()
         else:
             one = self.i64(self.n).eq(1)
@@ -262,6 +268,8 @@ class _Writer:
                 slots[-1] = _Slot(rest - 1, 1)
             elif over and self.masks:
                 slots[-1] = _Slot(slots[-1].column, lanes, self.f.vector([i < over for i in range(lanes)], "i1"))
+            elif over and self.spec.adds:
+                slots[-1:] = [_Slot(rest - over + i, 1) for i in range(over)]
             elif over:
                 slots[-1] = _Slot(rest - lanes, lanes)
             groups.append(_Group(self.i64(full * wide), self.i64(end), wide, len(slots), lambda j: slots))
@@ -272,6 +280,8 @@ class _Writer:
         lanes, groups, stop = self.lanes, [], end
         if not self.masks:
             stop = select((end - start).ge(lanes), end, start)  # fewer columns than lanes: one by one, below
+            if self.spec.adds:
+                stop = start + ((end - start) & -lanes)  # vectors must not overlap
 
         def slots(count: int) -> Callable[[Value], Sequence[_Slot]]:
             def cut(j: Value) -> Sequence[_Slot]:
@@ -282,6 +292,13 @@ class _Writer:
                 return [_Slot(self.smaller(last, self.i64(v * lanes)), lanes) for v in range(count)]
             return cut
 
+        while widest and self.spec.adds and not self.masks:
+            # whole tiles only, ever narrower ones
+            span = lanes * widest
+            rounds = (stop - start).udiv(span) * span
+            side_by_side = [_Slot(v * lanes, lanes) for v in range(widest)]
+            groups.append(_Group(start, start + rounds, span, widest, functools.partial(_same, side_by_side)))
+            start, widest = start + rounds, widest // 2
         while widest:
             narrow = 1 if widest <= 4 else widest // 2
             # narrower tiles do for what they do as fast: one vector by up to 14 rows is nearly as fast as any other form
@@ -293,7 +310,7 @@ class _Writer:
             start = start + rounds * (lanes * widest)
             widest = narrow if widest > 1 else 0
         if not self.masks:
-            groups.append(_Group(start, end, 1, 1, lambda j: [_Slot(0, 1)]))
+            groups.append(_Group(stop if self.spec.adds else start, end, 1, 1, lambda j: [_Slot(0, 1)]))
         return groups
 
     def rows(self, group: _Group) -> None:
@@ -313,8 +330,11 @@ class _Writer:
             if big > small:
                 with f.loop(lo, middle, self.i64(big), "rows") as rows:
                     self.tile(rows.index, big, j, slots)
+            if self.spec.adds:  # no tile over another
+                rest = self.i64(0) if small == 1 else (hi - middle).maximum(0).urem(small)
+                stop = single = (hi - rest).maximum(lo)
             with f.loop(middle, stop, self.i64(small), "rows") as rows:
-                self.tile(self.smaller(rows.index, hi - small), small, j, slots)
+                self.tile(rows.index if self.spec.adds else self.smaller(rows.index, hi - small), small, j, slots)
             if small > 1:
                 with f.loop(single, hi, self.i64(1), "single") as rows:
                     self.tile(rows.index, 1, j, slots)
@@ -334,16 +354,20 @@ class _Writer:
             a = [(base, r * r_step) for r in range(rows)]
         else:
             a = [(self.at(self.a, self.mul(i + r, self.a_row)), 0) for r in range(rows)]
-        totals = self.sums(a, self.a_col, self.at(self.b, j), self.b_row, slots)
-        for r in range(rows):
-            line = self.at(self.at(self.c, self.mul(i + r, self.c_row)), j)
-            for slot, total in zip(slots, totals[r], strict=True):
+        lines = [self.at(self.at(self.c, self.mul(i + r, self.c_row)), j) for r in range(rows)]
+        begun = None
+        if self.spec.adds:
+            begun = [[self.numbers.widen(self.load(self.at(line, slot.column), slot.lanes, slot.mask)) for slot in slots] for line in lines]
+        totals = self.sums(a, self.a_col, self.at(self.b, j), self.b_row, slots, begun)
+        for line, found in zip(lines, totals, strict=True):
+            for slot, total in zip(slots, found, strict=True):
                 self.store(self.numbers.narrow(total), self.at(line, slot.column), slot.mask)
 
-    def sums(self, a: Sequence[tuple[str, int]], a_step: Int, b: str, b_step: Int, slots: Sequence[_Slot]) -> list[list[Value]]:
-        """Over p < k: (A's element at each (pointer, offset) + p * a_step) times (B's vectors at b + p * b_step)."""
+    def sums(self, a: Sequence[tuple[str, int]], a_step: Int, b: str, b_step: Int, slots: Sequence[_Slot],
+             begun: list[list[Value]] | None = None) -> list[list[Value]]:
+        """Over p < k: (A's element at each (pointer, offset) + p * a_step) times (B's vectors at b + p * b_step), and what was there before."""
         f, numbers = self.f, self.numbers
-        zeros = [[numbers.zero(f, slot.lanes) for slot in slots] for _ in a]
+        zeros = begun or [[numbers.zero(f, slot.lanes) for slot in slots] for _ in a]
         with f.loop(self.i64(0), self.i64(self.k), self.i64(1), "k") as loop:
             totals = [[loop.carry(z) for z in line] for line in zeros]
             a_at = loop.index if a_step == 1 and isinstance(a_step, int) else loop.carry(self.i64(0))
@@ -455,6 +479,10 @@ class _Writer:
                 block = [self.load(self.at(self.at("%b", self.mul(j + c, self.b_col)), p), size) for c in range(size)]
                 for r, line in enumerate(_transpose(block, 128 // BITS[self.storage])):
                     self.store(line, self.at(self.at("%out", self.mul(p + r, self.n)), j))
+
+
+def _same(slots: Sequence[_Slot], j: Value) -> Sequence[_Slot]:
+    return slots
 
 
 def _known(row: Value, col: Value, unit: str | None, step: int | None) -> tuple[Int, Int]:

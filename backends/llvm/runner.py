@@ -26,7 +26,7 @@ from graphc.backends.reference import ReferenceRunner
 from graphc.dims import Size, Symbol
 from graphc.errors import GraphcValueError, InternalError
 from graphc.ir import Array
-from graphc.kernel import CallOut, Launch, Ordered, Product, Program, View
+from graphc.kernel import CallOut, Launch, Ordered, Product, Program, Sweep, View
 from graphc.ops.evaluate import run_node
 from graphc.plan import is_foreign
 
@@ -247,9 +247,9 @@ def _symbols(program: Program) -> tuple[Symbol, ...]:
     return tuple(dict.fromkeys(s for k in program.arguments for size in program.slabs[k].shape for s in dims.symbols(size)))
 
 
-def _parts(program: Program) -> list[list[Launch | Product | Ordered] | CallOut]:
+def _parts(program: Program) -> list[list[Launch | Product | Ordered | Sweep] | CallOut]:
     """The steps as stretches of native ones and call-outs."""
-    parts: list[list[Launch | Product | Ordered] | CallOut] = []
+    parts: list[list[Launch | Product | Ordered | Sweep] | CallOut] = []
     for step in program.steps:
         if isinstance(step, CallOut):
             parts.append(step)

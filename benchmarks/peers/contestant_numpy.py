@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import scipy
 import scipy.special
+from attention_workloads import attention, attention_step
+from references import DATA, EPS, LEARNING_RATE, MOMENTUM, PARAMETERS, UPDATE_RATE, A, B, C, D
+from training_workloads import UPDATES, transformer
+from training_workloads import mlp as mlp_gradients
 from worker import Arrays, Builders, Built
-from workloads import EPS, LEARNING_RATE, MOMENTUM, PARAMETERS, A, B, C, D
 
 BUILDERS = Builders()
 
@@ -64,6 +68,35 @@ def logistic(beta: Any, x: Any, y: Any) -> Any:
     return [y @ eta - np.logaddexp(0, eta).sum() - 0.5 * (beta @ beta), (y - sigmoid(eta)) @ x - beta]
 
 
+def dense(x: Any, w: Any, b: Any) -> Any:
+    h = x @ w
+    h += b
+    return np.maximum(h, 0, out=h)
+
+
+def dense_step(x: Any, w: Any, b: Any, g: Any) -> Any:
+    y = dense(x, w, b)
+    back = g * (y > 0)
+    return [y, back @ w.T, x.T @ back, back.sum(0)]
+
+
+def dense_gelu(x: Any, w: Any, b: Any, residual: Any) -> Any:
+    h = x @ w
+    h += b
+    part = scipy.special.erf(h * math.sqrt(0.5))
+    part += 1
+    h *= part
+    h *= 0.5
+    h += residual
+    return h
+
+
+def product_chain(x: Any, w: Any, links: int) -> Any:
+    for _ in range(links):
+        x = x @ w
+    return x
+
+
 #: kind -> the function of its inputs
 FORMULAS: dict[str, Callable[..., Any]] = {
     "scalar_grad": lambda x, y: [x / 10, 2 * y],
@@ -87,14 +120,19 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "sum": np.sum,
     "max": np.max,
     "matmul": lambda a, b, form: (a.swapaxes(-1, -2) if form == "atb" else a) @ (b.swapaxes(-1, -2) if form == "abt" else b),
+    "attention": attention,
+    "attention_step": attention_step,
+    "dense": dense,
+    "dense_step": dense_step,
+    "dense_gelu": dense_gelu,
+    "product_chain": product_chain,
 }
 
 
 @BUILDERS.row(*FORMULAS, "unary")
 def formula(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
     special = {"sigmoid": sigmoid, "erf": scipy.special.erf}
-    f = FORMULAS[kind] if kind != "unary" else special.get(params["function"]) or getattr(np, params["function"])
-    f = functools.partial(f, **params) if kind == "matmul" else f
+    f = functools.partial(FORMULAS[kind], **params) if kind != "unary" else special.get(params["function"]) or getattr(np, params["function"])
     args = [v[()] for v in inputs.values()]  # 0-d arrays become the scalars that a user of NumPy has
     return Built(f, args, lambda r: [np.asarray(v) for v in (r if isinstance(r, list) else [r])])
 
@@ -120,3 +158,35 @@ def mlp(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
         return loss
 
     return Built(step, (inputs["x"], inputs["labels"]), lambda r: [np.asarray(r)], lambda: list(p.values()))
+
+
+MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp_gradients, "transformer": functools.partial(transformer, erf=scipy.special.erf)}
+
+
+@BUILDERS.row("training")
+def training(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    """The models of the reference, which keep the dtype."""
+    p = {k: v.copy() for k, v in inputs.items() if k not in DATA}
+    state: dict[str, Any] = {}
+    steps = itertools.count(1)
+    model, update = MODELS[params["model"]], UPDATES[params["update"]]
+
+    def step(*data: Any) -> Any:
+        loss, grads = model(p, *data)
+        update(p, grads, state, next(steps))
+        return loss
+
+    return Built(step, [v for k, v in inputs.items() if k in DATA], lambda r: [np.asarray(r)], lambda: list(p.values()))
+
+
+@BUILDERS.row("product_update")
+def product_update(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    w = inputs["w"].copy()
+    velocity = np.zeros_like(w)
+
+    def step(x: Any, g: Any) -> None:
+        np.multiply(velocity, MOMENTUM, out=velocity)
+        np.add(velocity, x.T @ g, out=velocity)
+        np.subtract(w, UPDATE_RATE * velocity, out=w)
+
+    return Built(step, (inputs["x"], inputs["g"]), lambda r: [], lambda: [w])

@@ -14,8 +14,8 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.mode import Mode, get_mode
 from pytensor.tensor.special import log_softmax, softmax
+from references import ADAM, DATA, EPS, HEADS, LEARNING_RATE, MOMENTUM, PARAMETERS, UPDATE_RATE, A, B, C, D
 from worker import Arrays, Builders, Built
-from workloads import EPS, LEARNING_RATE, MOMENTUM, PARAMETERS, A, B, C, D
 
 BUILDERS = Builders()
 OPTIONS: dict[str, Any] = {"mode": "FAST_RUN"}
@@ -65,6 +65,37 @@ def logistic(beta: Any, x: Any, y: Any) -> Any:
     return [density, pytensor.grad(density, beta)]
 
 
+def gelu_erf(h: Any) -> Any:
+    return 0.5 * h * (1 + pt.erf(h * math.sqrt(0.5)))
+
+
+def attention(q: Any, k: Any, v: Any, causal: bool = False) -> Any:
+    scores = pt.matmul(q, pt.swapaxes(k, -1, -2)) * q.type.shape[-1] ** -0.5
+    if causal:
+        scores = pt.where(np.tri(q.type.shape[-2], dtype=bool), scores, np.float32(-np.inf))
+    return pt.matmul(softmax(scores, axis=-1), v)
+
+
+def attention_step(q: Any, k: Any, v: Any, g: Any, causal: bool) -> Any:
+    y = attention(q, k, v, causal)
+    return [y, *pytensor.grad((y * g).sum(), [q, k, v])]
+
+
+def dense(x: Any, w: Any, b: Any) -> Any:
+    return pt.maximum(x @ w + b, 0)
+
+
+def dense_step(x: Any, w: Any, b: Any, g: Any) -> Any:
+    y = dense(x, w, b)
+    return [y, *pytensor.grad((y * g).sum(), [x, w, b])]
+
+
+def product_chain(x: Any, w: Any, links: int) -> Any:
+    for _ in range(links):
+        x = x @ w
+    return x
+
+
 #: kind -> the expression of its inputs
 FORMULAS: dict[str, Callable[..., Any]] = {
     "scalar_grad": lambda x, y: pytensor.grad(x * x / 20 + y * y, [x, y]),
@@ -89,6 +120,12 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "sum": lambda x: x.sum(),
     "max": lambda x: x.max(),
     "matmul": lambda a, b, form: pt.matmul(pt.swapaxes(a, -1, -2) if form == "atb" else a, pt.swapaxes(b, -1, -2) if form == "abt" else b),
+    "attention": attention,
+    "attention_step": attention_step,
+    "dense": dense,
+    "dense_step": dense_step,
+    "dense_gelu": lambda x, w, b, residual: gelu_erf(x @ w + b) + residual,
+    "product_chain": product_chain,
 }
 
 
@@ -123,3 +160,76 @@ def mlp(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
         updates += [(u, new), (a, a + new)]
     f = function(list(v.values()), loss, updates)
     return Built(f, tuple(data.values()), fetch, lambda: [a.get_value() for a in p])
+
+
+def classifier(p: Any, x: Any, labels: Any) -> Any:
+    h = dense(dense(x, p["w1"], p["b1"]), p["w2"], p["b2"])
+    return cross_entropy(h @ p["w3"] + p["b3"], labels)
+
+
+def transformer(p: Any, x: Any, target: Any) -> Any:
+    batch, length, width = x.type.shape
+
+    def linear(h: Any, name: str) -> Any:  # of two axes: a product of three is done in batches
+        return h @ p[f"w{name}"] + p[f"b{name}"]
+
+    flat = x.reshape((batch * length, width))
+    qkv = linear(layernorm(flat, p["g1"], p["c1"]), "qkv").reshape((batch, length, 3, HEADS, width // HEADS)).transpose(2, 0, 3, 1, 4)
+    mixed = attention(qkv[0], qkv[1], qkv[2])
+    h = flat + linear(mixed.transpose(0, 2, 1, 3).reshape((batch * length, width)), "o")
+    h = h + linear(gelu_erf(linear(layernorm(h, p["g2"], p["c2"]), "1")), "2")
+    return pt.sqr(h - target.reshape(flat.shape)).mean()
+
+
+MODELS = {"mlp": classifier, "transformer": transformer}
+
+
+def zeros(a: Any) -> Any:
+    return pytensor.shared(np.zeros_like(a.get_value()), shape=a.type.shape)
+
+
+def momentum(p: list[Any], grads: list[Any]) -> list[tuple[Any, Any]]:
+    updates = []
+    for a, g in zip(p, grads, strict=True):
+        v = zeros(a)
+        new = MOMENTUM * v - LEARNING_RATE * g
+        updates += [(v, new), (a, a + new)]
+    return updates
+
+
+def adam(p: list[Any], grads: list[Any]) -> list[tuple[Any, Any]]:
+    count = pytensor.shared(0.0)
+    one, two = (pt.cast(1 - np.float64(rho) ** (count + 1), "float32") for rho in (ADAM.mean, ADAM.square))
+    updates = [(count, count + 1)]
+    for a, g in zip(p, grads, strict=True):
+        s, r = zeros(a), zeros(a)
+        mean, square = ADAM.mean * s + (1 - ADAM.mean) * g, ADAM.square * r + (1 - ADAM.square) * pt.sqr(g)
+        updates += [(s, mean), (r, square), (a, a - ADAM.rate * (mean / one) / (pt.sqrt(square / two) + ADAM.delta))]
+    return updates
+
+
+UPDATES = {"momentum": momentum, "adam": adam}
+
+
+@BUILDERS.row("training")
+def training(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    data = {k: v for k, v in inputs.items() if k in DATA}
+    v = variables(data)
+    p = {k: pytensor.shared(a, k, shape=a.shape) for k, a in inputs.items() if k not in DATA}
+    with pytensor.config.change_flags(floatX="float32"):
+        loss = MODELS[params["model"]](p, *v.values())
+        updates = UPDATES[params["update"]](list(p.values()), pytensor.grad(loss, list(p.values())))
+    f = function(list(v.values()), loss, updates)
+    return Built(f, tuple(data.values()), fetch, lambda: [a.get_value() for a in p.values()])
+
+
+@BUILDERS.row("product_update")
+def product_update(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    data = {k: inputs[k] for k in ("x", "g")}
+    v = variables(data)
+    w = pytensor.shared(inputs["w"], "w", shape=inputs["w"].shape)
+    velocity = zeros(w)
+    with pytensor.config.change_flags(floatX="float32"):
+        new = MOMENTUM * velocity + v["x"].T @ v["g"]
+        f = function(list(v.values()), [], [(velocity, new), (w, w - UPDATE_RATE * new)])
+    return Built(f, tuple(data.values()), lambda r: [], lambda: [w.get_value()])

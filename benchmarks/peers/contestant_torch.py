@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from references import ADAM, DATA, EPS, HEADS, LEARNING_RATE, MOMENTUM, PARAMETERS, UPDATE_RATE, A, B, C, D
 from torch.nn import functional
-from worker import Arrays, Builders, Built
-from workloads import EPS, LEARNING_RATE, MOMENTUM, PARAMETERS, A, B, C, D
+from worker import Arrays, Builders, Built, quickest
 
 BUILDERS = Builders()
 OPTIONS = {"compile": False}
@@ -36,6 +36,28 @@ def density(beta: Any, x: Any, y: Any) -> Any:
     return (y * eta - functional.softplus(eta)).sum() - 0.5 * (beta * beta).sum()
 
 
+def attention(q: Any, k: Any, v: Any, causal: bool = False) -> Any:
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    if causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)
+    return torch.softmax(scores, -1) @ v
+
+
+def library_attention(q: Any, k: Any, v: Any, causal: bool = False) -> Any:
+    """PyTorch's own, whose blockwise kernel takes arrays of four axes only."""
+    return functional.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=causal)[0]
+
+
+def dense(x: Any, w: Any, b: Any) -> Any:
+    return torch.relu(torch.addmm(b, x, w))
+
+
+def product_chain(x: Any, w: Any, links: int) -> Any:
+    for _ in range(links):
+        x = x @ w
+    return x
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": torch.exp, "log": torch.log, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "erf": torch.erf, "sin": torch.sin, "sqrt": torch.sqrt}
 
@@ -58,6 +80,9 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "sum": lambda x: x.sum(),
     "max": lambda x: x.max(),
     "matmul": lambda a, b, form: (a.mT if form == "atb" else a) @ (b.mT if form == "abt" else b),
+    "dense": dense,
+    "dense_gelu": lambda x, w, b, residual: functional.gelu(torch.addmm(b, x, w)) + residual,
+    "product_chain": product_chain,
 }
 
 #: kind -> (scalar function of the inputs, how many of them it is derived by, is its value wanted too)
@@ -79,7 +104,7 @@ def fetch(result: Any) -> list[Any]:
 
 @BUILDERS.row(*FORMULAS, "unary")
 def formula(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
-    f = FUNCTIONS[params["function"]] if kind == "unary" else functools.partial(FORMULAS[kind], **params) if kind == "matmul" else FORMULAS[kind]
+    f = FUNCTIONS[params["function"]] if kind == "unary" else functools.partial(FORMULAS[kind], **params)
     return Built(compiled(f) if OPTIONS["compile"] else f, tensors(inputs), fetch)
 
 
@@ -118,6 +143,45 @@ def conv_step(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
     return Built(call, (x, w, g), fetch, any_order=True)  # torch.compile puts channels last
 
 
+def with_gradients(f: Callable[..., Any], inputs: Arrays) -> Built:
+    """The value of a function of all inputs but the last, and the gradients of its product with that one."""
+    args = tensors(inputs)
+    if OPTIONS["compile"]:
+        def step(*args: Any) -> Any:
+            y, back = torch.func.vjp(f, *args[:-1])
+            return (y, *back(args[-1]))
+        return Built(compiled(step), args, fetch, any_order=True)
+    leaves = [a.requires_grad_() for a in args[:-1]]
+
+    def call(*args: Any) -> Any:
+        y = f(*args[:-1])
+        return (y, *torch.autograd.grad(y, leaves, args[-1]))
+    return Built(call, args, fetch, any_order=True)
+
+
+@BUILDERS.row("dense_step")
+def dense_step(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    return with_gradients(dense, inputs)
+
+
+@BUILDERS.row("attention", "attention_step")
+def attentions(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    forms = {"composed": attention, "scaled_dot_product_attention": library_attention}
+
+    def make(f: Callable[..., Any]) -> Built:
+        f = functools.partial(f, **params)
+        if kind == "attention_step":
+            return with_gradients(f, inputs)
+        return Built(compiled(f) if OPTIONS["compile"] else f, tensors(inputs), fetch, any_order=True)
+    return quickest({name: functools.partial(make, f) for name, f in forms.items()})
+
+
+@BUILDERS.row("matmul_bfloat16")
+def matmul_bfloat16(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    args = [a.bfloat16() for a in tensors(inputs)]
+    return Built(compiled(torch.matmul) if OPTIONS["compile"] else torch.matmul, args, lambda r: [r.float().numpy()])
+
+
 @BUILDERS.row("mlp")
 def mlp(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
     p = [torch.from_numpy(inputs[k].copy()) for k in PARAMETERS]
@@ -152,3 +216,114 @@ def mlp(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
         return loss
 
     return Built(eager, args, fetch, lambda: [a.detach().numpy().copy() for a in p])
+
+
+def classifier(p: Any, x: Any, labels: Any) -> Any:
+    h = dense(dense(x, p["w1"], p["b1"]), p["w2"], p["b2"])
+    return functional.cross_entropy(torch.addmm(p["b3"], h, p["w3"]), labels)
+
+
+def lenet(p: Any, x: Any, labels: Any) -> Any:
+    h = functional.max_pool2d(torch.relu(functional.conv2d(x, p["k1"], p["c1"], padding=2)), 2)
+    h = functional.max_pool2d(torch.relu(functional.conv2d(h, p["k2"], p["c2"])), 2)
+    return classifier(p, h.flatten(1), labels)
+
+
+def transformer(p: Any, x: Any, target: Any) -> Any:
+    def linear(h: Any, name: str) -> Any:
+        return functional.linear(h, p[f"w{name}"].t(), p[f"b{name}"])
+
+    def norm(h: Any, name: str) -> Any:
+        return functional.layer_norm(h, h.shape[-1:], p[f"g{name}"], p[f"c{name}"], EPS)
+    q, k, v = linear(norm(x, "1"), "qkv").unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+    mixed = functional.scaled_dot_product_attention(q, k, v)
+    h = x + linear(mixed.transpose(1, 2).flatten(2), "o")
+    h = h + linear(functional.gelu(linear(norm(h, "2"), "1")), "2")
+    return functional.mse_loss(h, target)
+
+
+MODELS = {"mlp": classifier, "lenet": lenet, "transformer": transformer}
+
+
+class Momentum:
+    """The update of a list of parameters; ``plain`` is for the compiler, ``fused`` what torch.optim.SGD(fused=True) calls."""
+
+    def __init__(self, p: list[Any]) -> None:
+        self.state = [[torch.zeros_like(a) for a in p]]
+
+    @staticmethod
+    def plain(p: Any, grads: Any, velocity: Any) -> None:
+        for a, g, v in zip(p, grads, velocity, strict=True):
+            v.mul_(MOMENTUM).sub_(g, alpha=LEARNING_RATE)
+            a.add_(v)
+
+    @staticmethod
+    def fused(p: Any, grads: Any, velocity: Any) -> None:  # its v is ours over -LEARNING_RATE
+        torch._fused_sgd_(p, grads, velocity, weight_decay=0.0, momentum=MOMENTUM, lr=LEARNING_RATE, dampening=0.0, nesterov=False, maximize=False,
+                          is_first_step=False)
+
+
+class Adam:
+    """The same for Adam; ``fused`` counts the steps of each parameter."""
+
+    def __init__(self, p: list[Any]) -> None:
+        self.state = [[torch.zeros_like(a) for a in p], [torch.zeros_like(a) for a in p], [torch.zeros(()) for _ in p]]
+
+    @staticmethod
+    def plain(p: Any, grads: Any, s: Any, r: Any, counts: Any) -> None:
+        count = counts[0].add_(1).double()
+        one, two = 1 - ADAM.mean**count, 1 - ADAM.square**count
+        for a, g, m, n in zip(p, grads, s, r, strict=True):
+            m.lerp_(g, 1 - ADAM.mean)
+            n.mul_(ADAM.square).addcmul_(g, g, value=1 - ADAM.square)
+            a.sub_(ADAM.rate * (m / one) / ((n / two).sqrt() + ADAM.delta))
+
+    @staticmethod
+    def fused(p: Any, grads: Any, s: Any, r: Any, counts: Any) -> None:
+        torch._foreach_add_(counts, 1)
+        torch._fused_adam_(p, grads, s, r, [], counts, lr=ADAM.rate, beta1=ADAM.mean, beta2=ADAM.square, weight_decay=0.0, eps=ADAM.delta, amsgrad=False,
+                           maximize=False)
+
+
+UPDATES: dict[str, Any] = {"momentum": Momentum, "adam": Adam}
+
+
+@BUILDERS.row("training")
+def training(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    p = {k: torch.from_numpy(v.copy()) for k, v in inputs.items() if k not in DATA}
+    args = tensors({k: v for k, v in inputs.items() if k in DATA})
+    model, update = MODELS[params["model"]], UPDATES[params["update"]](list(p.values()))
+
+    def state() -> list[Any]:
+        return [a.detach().numpy().copy() for a in p.values()]
+
+    if OPTIONS["compile"]:
+        grad_and_value = torch.func.grad_and_value(model)
+
+        def step(p: Any, kept: Any, *data: Any) -> Any:
+            grads, loss = grad_and_value(p, *data)
+            update.plain(p.values(), grads.values(), *kept)
+            return loss
+        return Built(compiled(step), (p, update.state, *args), fetch, state)
+
+    leaves = [a.requires_grad_() for a in p.values()]
+
+    def eager(*data: Any) -> Any:
+        loss = model(p, *data)
+        grads = torch.autograd.grad(loss, leaves)
+        with torch.no_grad():
+            update.fused(leaves, grads, *update.state)
+        return loss
+
+    return Built(eager, args, fetch, state)
+
+
+@BUILDERS.row("product_update")
+def product_update(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    w = torch.from_numpy(inputs["w"].copy())
+
+    def step(w: Any, v: Any, x: Any, g: Any) -> None:
+        v.addmm_(x.t(), g, beta=MOMENTUM)
+        w.sub_(v, alpha=UPDATE_RATE)
+    args = (w, torch.zeros_like(w), *tensors({k: inputs[k] for k in ("x", "g")}))
+    return Built(compiled(step) if OPTIONS["compile"] else step, args, lambda r: [], lambda: [w.numpy().copy()])

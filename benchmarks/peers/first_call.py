@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from environments import HERE, python_of, settings
-from workloads import Workload
+from workload import Workload
 
 PARTS = ("first_call", "second_call", "import", "started")
 

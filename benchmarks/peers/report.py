@@ -62,6 +62,11 @@ def _cell(result: Record | None, base: bool) -> str:
     return f"{duration(result['seconds'])}{ratio}{noisy}"
 
 
+def _label(row: Record) -> str:
+    parts = row.get("parts", 1)
+    return row["row"] + (f", one of {parts}" if parts > 1 else "")
+
+
 def _threads(record: Record) -> list[int]:
     return sorted({r["threads"] for r in record["rows"]})
 
@@ -80,7 +85,7 @@ def main_sheets(record: Record) -> list[Sheet]:
         for r in rows:
             ratios = peers_of(r)
             best = min(ratios, key=lambda n: ratios[n]) if ratios else ""
-            sheet.rows.append([r["row"], *(_cell(r["contestants"].get(n), n == "graphc") + "†" * (n in r["not_counted"]) for n in names), _title(best), f"{ratios[best]:.2f}x" if best else ""])
+            sheet.rows.append([_label(r), *(_cell(r["contestants"].get(n), n == "graphc") + "†" * (n in r["not_counted"]) for n in names), _title(best), f"{ratios[best]:.2f}x" if best else ""])
         sheets.append(sheet)
     return sheets
 

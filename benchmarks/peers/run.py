@@ -29,7 +29,8 @@ import report
 from environments import CONTESTANTS, DEFAULT, FOLDER, HERE, python_of, settings
 from processes import Gone, Process, busy_elsewhere, total_cpu
 from rich.console import Console
-from workloads import GROUPS, WORKLOADS, Workload, error_of, select
+from workload import Workload, error_of
+from workloads import GROUPS, WORKLOADS, select
 
 Record = dict[str, Any]
 console = Console(stderr=True, highlight=False)
@@ -73,7 +74,8 @@ class Race:
             self._ask(name, results[name], "drop")
         read, written = workload.traffic(inputs, expected)
         return {"row": workload.name, "group": workload.group, "threads": self.threads, "read": read, "written": written,
-                "memory_bound": workload.memory_bound, "not_counted": workload.not_counted, "contestants": {name: _summary(result, results) for name, result in results.items()}}
+                "memory_bound": workload.memory_bound, "not_counted": workload.not_counted, "parts": workload.parts,
+                "contestants": {name: _summary(result, results, workload.parts) for name, result in results.items()}}
 
     def _ask(self, name: str, result: Record, command: str, **fields: Any) -> Record:
         """A request; what goes wrong is written into the result and comes back as an empty answer."""
@@ -121,11 +123,11 @@ class Race:
         return True
 
 
-def _summary(result: Record, results: dict[str, Record]) -> Record:
-    """Median time, and median ratio to graphc over the rounds that both have."""
+def _summary(result: Record, results: dict[str, Record], parts: int) -> Record:
+    """Median time of one part of a call, and median ratio to graphc over the rounds that both have."""
     times, base = result["times"], results.get("graphc", {}).get("times", [])
     if times:
-        result["seconds"] = statistics.median(times)
+        result["seconds"] = statistics.median(times) / parts
         result["idle_others"] = statistics.median(result.pop("idle"))
         if base and len(base) == len(times):
             result["ratio"] = statistics.median(t / b for t, b in zip(times, base, strict=True))

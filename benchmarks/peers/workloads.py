@@ -1,28 +1,37 @@
-"""What is computed: the rows of the comparison, their inputs, and the right answers.
+"""What is computed: the rows of the comparison and their inputs.
 
-A row is a ``Workload``: a ``kind`` that every contestant has a builder for, the kind's ``params``, a maker of inputs and
-a reference.  The reference is plain NumPy in float64 whatever the dtype of the row; a contestant whose values are
-further from it than ``tolerance`` is reported as wrong and not timed.  Both sides of a comparison import the constants below.
+Groups 17 to 19 have files of their own; the right answers are in ``references.py``.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
+import attention_workloads
 import numpy as np
-import numpy.typing as npt
-
-Array = npt.NDArray[Any]
-Arrays = dict[str, Array]
-
-A, B, C, D = 1.5, 0.5, -0.7, 0.3  # of the chain tanh(A x + B) sigmoid(C x) + D x²
-EPS = 1e-5  # of layer norm
-LEARNING_RATE, MOMENTUM = 0.01, 0.9  # of the training step: v <- MOMENTUM v - LEARNING_RATE g; p <- p + v
-PARAMETERS = ("w1", "b1", "w2", "b2")  # its state
+import product_workloads
+import training_workloads
+from references import (
+    MLP_STEPS,
+    chain,
+    chain_grad,
+    conv_step,
+    layernorm,
+    layernorm_gelu,
+    logistic,
+    matmul,
+    mlp_step,
+    pairwise,
+    scalar_grad,
+    sigmoid,
+    softmax,
+    unary,
+    variance,
+    xent,
+)
+from workload import Array, Arrays, Workload, normal, uniform
 
 ROW_LENGTHS = (8, 16, 31, 64, 100, 256, 1000, 1024, 4096, 8192)
 FUNCTIONS = ("exp", "log", "tanh", "sigmoid", "erf", "sin", "sqrt", "add")
@@ -31,163 +40,13 @@ GROUPS = {
     1: "gradient of a scalar formula", 2: "fused chain", 3: "gradient of the chain", 4: "cross-entropy and its gradient", 5: "layer norm + GELU",
     6: "logistic log-density and gradient", 7: "MLP training step", 8: "rows of many lengths", 9: "single functions", 10: "copies and transposes",
     11: "pairwise distances", 12: "column and full reductions", 13: "unknown sizes against fixed ones", 14: "first call",
-    15: "matrix products", 16: "convolutions with their gradients",
+    15: "matrix products", 16: "convolutions with their gradients", 17: "training steps", 18: "attention", 19: "products with what surrounds them",
 }
 #: groups with tables of their own
 APART = (13, 14)
 
 
-@dataclass(frozen=True)
-class Workload:
-    """One row of the tables."""
-
-    name: str
-    group: int
-    kind: str
-    inputs: Callable[[np.random.Generator], Arrays]
-    reference: Callable[..., Sequence[Any]]
-    dtype: str = "float32"  # of every output
-    tolerance: float = 1e-5  # relative to the value plus the mean size of the values
-    params: dict[str, Any] = field(default_factory=dict)
-    memory_bound: bool = False  # its limit is the memory: GB/s are told
-    ulp: bool = False  # the error in units of the last place is told
-    steps: int = 1  # calls before the values are compared; more than one where there is state
-    only: tuple[str, ...] = ()  # contestants; () = all
-    not_counted: tuple[str, ...] = ()  # shown, but no peer: nothing is compiled and nothing called where the answer is written out by hand
-
-    def make_inputs(self) -> Arrays:
-        return self.inputs(np.random.default_rng(7))
-
-    def expected(self, inputs: Arrays) -> list[Array]:
-        """The answers in float64."""
-        wide = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in inputs.items()}
-        return [np.asarray(v) for v in self.reference(**wide, **self.params)]
-
-    def traffic(self, inputs: Arrays, outputs: Sequence[Array]) -> tuple[int, int]:
-        """Bytes that must be read and written at least."""
-        return sum(v.nbytes for v in inputs.values()), sum(v.size for v in outputs) * np.dtype(self.dtype).itemsize
-
-
-# ---- references: names of the arguments = names of the inputs and params --------------------------------------------
-
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
-
-
-def softmax(x: Array, **_: Any) -> list[Array]:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return [e / e.sum(-1, keepdims=True)]
-
-
-def scalar_grad(x: Array, y: Array) -> list[Array]:
-    return [x / 10, 2 * y]  # of x²/20 + y²
-
-
-def chain(x: Array) -> list[Array]:
-    return [np.tanh(A * x + B) * sigmoid(C * x) + D * x * x]
-
-
-def chain_grad(x: Array) -> list[Array]:
-    t, s = np.tanh(A * x + B), sigmoid(C * x)
-    return [A * (1 - t * t) * s + C * t * s * (1 - s) + 2 * D * x]
-
-
-def xent(z: Array, labels: Array) -> list[Array]:
-    p = softmax(z)[0]
-    rows = np.arange(len(z))
-    loss = -np.log(p[rows, labels]).mean()
-    p[rows, labels] -= 1
-    return [loss, p / len(z)]
-
-
-def layernorm(x: Array, w: Array, b: Array, **_: Any) -> list[Array]:
-    return [(x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + EPS) * w + b]
-
-
-def layernorm_gelu(x: Array, w: Array, b: Array) -> list[Array]:
-    h = layernorm(x, w, b)[0]
-    return [0.5 * h * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))]
-
-
-def logistic(beta: Array, x: Array, y: Array) -> list[Array]:
-    eta = x @ beta
-    return [(y * eta - np.logaddexp(0, eta)).sum() - 0.5 * (beta * beta).sum(), (y - sigmoid(eta)) @ x - beta]
-
-
-MLP_STEPS = 5
-
-
-def mlp_step(x: Array, labels: Array, **state: Array) -> list[Array]:
-    p = {k: v.copy() for k, v in state.items()}
-    velocity = {k: np.zeros_like(v) for k, v in state.items()}
-    losses = []
-    for _ in range(MLP_STEPS):
-        h = np.maximum(x @ p["w1"] + p["b1"], 0)
-        loss, dz = xent(h @ p["w2"] + p["b2"], labels)
-        dh = (dz @ p["w2"].T) * (h > 0)
-        grads = {"w1": x.T @ dh, "b1": dh.sum(0), "w2": h.T @ dz, "b2": dz.sum(0)}
-        for k in PARAMETERS:
-            velocity[k] = MOMENTUM * velocity[k] - LEARNING_RATE * grads[k]
-            p[k] = p[k] + velocity[k]
-        losses.append(loss)
-    return [np.array(losses), *(p[k] for k in PARAMETERS)]
-
-
-def variance(x: Array, **_: Any) -> list[Array]:
-    return [x.var(-1)]
-
-
-def erf(x: Array) -> Array:
-    return np.frompyfunc(math.erf, 1, 1)(x).astype(np.float64)
-
-
-def matmul(a: Array, b: Array, form: str) -> list[Array]:
-    return [(a.swapaxes(-1, -2) if form == "atb" else a) @ (b.swapaxes(-1, -2) if form == "abt" else b)]
-
-
-def conv_step(x: Array, w: Array, g: Array, stride: int, padding: int, groups: int) -> list[Array]:
-    """The result, and the gradients of its product with ``g``."""
-    space = x.ndim - 2
-    padded = np.pad(x, [(0, 0), (0, 0), *[(padding, padding)] * space])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, w.shape[2:], tuple(range(2, x.ndim)))
-    windows = windows[(slice(None), slice(None), *[slice(None, None, stride)] * space)]
-    n, (o, c) = len(x), w.shape[:2]
-    places = windows.shape[2:2 + space]
-    seen = windows.reshape(n, groups, c, math.prod(places), -1)
-    kernels, back = w.reshape(groups, o // groups, c, -1), g.reshape(n, groups, o // groups, -1)
-    y = np.einsum("ngcpk,gock->ngop", seen, kernels, optimize=True).reshape(n, o, *places)
-    dw = np.einsum("ngcpk,ngop->gock", seen, back, optimize=True).reshape(w.shape)
-    given = np.einsum("gock,ngop->ngcpk", kernels, back, optimize=True).reshape(n, groups * c, *places, *w.shape[2:])
-    dx = np.zeros_like(padded)
-    for k in np.ndindex(*w.shape[2:]):
-        at = tuple([slice(i, i + stride * (p - 1) + 1, stride) for i, p in zip(k, places, strict=True)])
-        dx[(slice(None), slice(None), *at)] += given[(..., *k)]
-    return [y, dx[(slice(None), slice(None), *[slice(padding, padding + m) for m in x.shape[2:]])], dw]
-
-
-UNARY: dict[str, Callable[[Array], Array]] = {"exp": np.exp, "log": np.log, "tanh": np.tanh, "sigmoid": sigmoid, "erf": erf, "sin": np.sin, "sqrt": np.sqrt}
-
-
-def unary(x: Array, function: str) -> list[Array]:
-    return [UNARY[function](x)]
-
-
-def pairwise(a: Array, b: Array) -> list[Array]:
-    return [((a[:, None] - b[None]) ** 2).sum(-1)]
-
-
 # ---- inputs --------------------------------------------------------------------------------------------------------
-
-Maker = Callable[[np.random.Generator], Arrays]
-
-
-def normal(dtype: str = "float32", **shapes: tuple[int, ...]) -> Maker:
-    return lambda rng: {k: np.asarray(rng.normal(size=s), dtype) for k, s in shapes.items()}
-
-
-def uniform(low: float, high: float, dtype: str = "float32", **shapes: tuple[int, ...]) -> Maker:
-    return lambda rng: {k: rng.uniform(low, high, size=s).astype(dtype) for k, s in shapes.items()}
-
 
 def _scalars(rng: np.random.Generator) -> Arrays:
     return {"x": np.array(3.0), "y": np.array(-2.0)}
@@ -307,7 +166,7 @@ def _all() -> dict[str, Workload]:
         Workload("mlp", 7, "mlp", _mlp_inputs, mlp_step, steps=MLP_STEPS, tolerance=2e-5),
         *_rows_of_lengths(), *_single_functions(), *_copies(),
         Workload("pairwise", 11, "pairwise", normal(a=(1000, 16), b=(1000, 16)), pairwise),
-        *_reductions(), *_products(), *_convolutions(),
+        *_reductions(), *_products(), *_convolutions(), *training_workloads.rows(), *attention_workloads.rows(), *product_workloads.rows(),
     ]
     by_name = {w.name: w for w in rows}
     for name in ANY_SIZE:
@@ -331,22 +190,3 @@ def select(patterns: Sequence[str]) -> list[Workload]:
             raise SystemExit(f"--rows {pattern}: no such row, kind or group; the rows are\n  " + " ".join(WORKLOADS))
         chosen += [w for w in found if w not in chosen]
     return [w for w in WORKLOADS.values() if w in chosen]
-
-
-def error_of(workload: Workload, expected: Sequence[Array], got: Sequence[Array]) -> tuple[str | None, float, float | None]:
-    """(what is wrong or None, largest error relative to the allowed scale, the same in units of the last place)."""
-    if len(got) != len(expected):
-        return f"{len(got)} results, expected {len(expected)}", math.inf, None
-    worst, ulps = 0.0, None
-    for i, (right, value) in enumerate(zip(expected, got, strict=True)):
-        if value.shape != right.shape or str(value.dtype) != workload.dtype:
-            return f"result {i} is {value.dtype}{list(value.shape)}, expected {workload.dtype}{list(right.shape)}", math.inf, None
-        if not np.isfinite(value).all():
-            return f"result {i} is not finite", math.inf, None
-        distance = np.abs(value.astype(np.float64) - right)
-        scale = np.abs(right) + np.abs(right).mean()
-        worst = max(worst, float((distance / np.maximum(scale, 1e-300)).max(initial=0.0)))
-        if workload.ulp:
-            ulps = float((distance / np.spacing(np.abs(right).astype(workload.dtype)).astype(np.float64)).max(initial=0.0))
-    wrong = f"relative error {worst:.1e} > {workload.tolerance:.0e}" if worst > workload.tolerance else None
-    return wrong, worst, ulps

@@ -1,7 +1,8 @@
-"""``einsum``: reads the subscripts, then leaves the product to ``ops/contraction.py``."""
+"""``einsum``: reads the subscripts and puts the operands in order, then leaves the products to ``ops/contraction.py``."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from graphc.dims import Size
 from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Var
 from graphc.ops.broadcasting import broadcast_shapes, broadcast_to
-from graphc.ops.contraction import LETTERS, contract
-from graphc.ops.core import is_door, promote, shape_of
+from graphc.ops.contraction import LETTERS, contract, roles
+from graphc.ops.core import cast, is_door, promote, shape_of
+from graphc.ops.cumulative import accumulator
 from graphc.ops.movement import diagonal, reshape, squeeze
 
 
@@ -26,7 +28,8 @@ def einsum(subscripts: Any, *operands: Any) -> Var:
         operands: promoted to one dtype, which the result has.
 
     Returns:
-        Products of two factors at a time, as ``mul``, ``matmul`` or ``einsum`` nodes.
+        Products of two factors at a time, as ``mul``, ``matmul`` or ``einsum`` nodes, in the order that takes
+        the fewest multiplications (of up to 8 operands; more of them two at a time, the smallest results first).
 
     Raises:
         GraphcValueError: malformed subscripts, a rank that does not fit its group, or axes of one label with different
@@ -42,7 +45,7 @@ def einsum(subscripts: Any, *operands: Any) -> Var:
     groups, out = parse(subscripts, [v.type.ndim for v in vs])
     terms = [_without_repeats(v, g, subscripts) for v, g in zip(vs, groups, strict=True)]
     terms = _ones_dropped(terms, subscripts)
-    return contract(_stretched(terms), out)
+    return in_pairs(_stretched(terms), out)
 
 
 ELLIPSIS = "αβγδεζηθικλμνξοπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"  # labels of the axes of "...", the last axis first
@@ -142,6 +145,110 @@ def _ones_dropped(terms: Sequence[Term], subscripts: str) -> list[Term]:
     return result
 
 
+# ---- the order of products ----------------------------------------------------------------------
+
+#: operands of which all orders are compared
+MOST_COMPARED = 8
+#: what a size that only the call tells counts as, at least
+USUAL_SIZE = 64
+
+
+def in_pairs(terms: Sequence[Term], out: str) -> Var:
+    """The product of labelled operands, summed over the labels that ``out`` lacks, two operands at a time in the cheapest order.
+
+    Half precisions are multiplied in float32 on the way, as within one product.
+    """
+    if len(terms) <= 2:
+        return contract(terms, out)
+    dtype = terms[0][0].type.dtype
+    wide = [(cast(x, accumulator(dtype)), labels) for x, labels in terms]
+    if len(terms) > MOST_COMPARED:
+        return cast(contract(wide, out), dtype)
+    n = len(wide)
+    values: dict[int, Term] = {1 << (n - 1 - i): term for i, term in enumerate(wide)}
+    for subset, (one, other), labels in _cheapest(wide, out):
+        first, second = values[one], values[other]
+        if subset == (1 << n) - 1:
+            labels = out
+        else:
+            r = roles(first[1], second[1], labels)
+            labels = r.batch + r.left + r.right  # as the product gives them
+        values[subset] = (contract([first, second], labels), labels)
+    return cast(values[(1 << n) - 1][0], dtype)
+
+
+Step = tuple[int, tuple[int, int], str]
+
+
+def _cheapest(terms: Sequence[Term], out: str) -> list[Step]:
+    """The products to make, in order: a set of operands, the two sets that it is the product of, the labels that it keeps.
+
+    A set is an int with a bit for each operand, the first operand's the highest.  The best way to make a set follows from those to
+    make its parts.  What counts are multiplications, then elements written, then the order from left to right.
+    """
+    letters = list(dict.fromkeys("".join(labels for _, labels in terms)))
+    sizes = [1] * len(letters)
+    for x, labels in terms:
+        for c, size in zip(labels, x.type.shape, strict=True):
+            k = letters.index(c)
+            sizes[k] = max(sizes[k], _usual(size))
+    counts: dict[int, int] = {}
+
+    def mask(labels: str) -> int:
+        return sum(1 << letters.index(c) for c in set(labels))
+
+    def count(labels: int) -> int:
+        found = counts.get(labels)
+        if found is None:
+            found = counts[labels] = math.prod(s for k, s in enumerate(sizes) if labels >> k & 1)
+        return found
+
+    n = len(terms)
+    full = (1 << n) - 1
+    union = [0] * (full + 1)
+    for i, (_, labels) in enumerate(terms):
+        own = mask(labels)
+        for subset in range(full + 1):
+            if subset >> (n - 1 - i) & 1:
+                union[subset] |= own
+    kept = [union[s] & (mask(out) | union[full ^ s]) for s in range(full + 1)]
+    best: dict[int, tuple[int, int]] = {1 << i: (0, 0) for i in range(n)}
+    parts: dict[int, tuple[int, int]] = {}
+    for subset in range(1, full + 1):
+        if subset in best:
+            continue
+        lowest: tuple[float, float] = (math.inf, math.inf)
+        highest_bit = 1 << (subset.bit_length() - 1)
+        one = (subset - 1) & subset  # all but the last operand
+        while one:
+            if one & highest_bit:
+                other = subset ^ one
+                work = best[one][0] + best[other][0] + count(kept[one] | kept[other])
+                written = best[one][1] + best[other][1] + count(kept[subset])
+                if (work, written) < lowest:
+                    best[subset] = lowest = (work, written)
+                    parts[subset] = (one, other)
+            one = (one - 1) & subset
+    steps: list[Step] = []
+    pending = [full]
+    while pending:
+        subset = pending.pop()
+        if subset in parts:
+            steps.append((subset, parts[subset], "".join(c for k, c in enumerate(letters) if kept[subset] >> k & 1)))
+            pending += parts[subset]
+    return steps[::-1]  # parts before what is made of them
+
+
+def _usual(size: Size) -> int:
+    """A number for a size.  An order that is the cheaper one for all sizes is so for these too."""
+    if isinstance(size, int):
+        return max(size, 1)
+    try:
+        return max(dims.evaluate(size, {s: max(s.min, USUAL_SIZE) for s in dims.symbols(size)}), 1)
+    except (ArithmeticError, ValueError):  # a division by 0 in the formula
+        return USUAL_SIZE
+
+
 def _shown(label: str) -> str:
     return "'...'" if label in ELLIPSIS else repr(label)
 
@@ -161,4 +268,4 @@ def _stretched(terms: Sequence[Term]) -> list[Term]:
     return result
 
 
-__all__ = ["einsum", "parse"]
+__all__ = ["einsum", "in_pairs", "parse"]

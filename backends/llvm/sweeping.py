@@ -1,0 +1,138 @@
+"""Sweeps in the driver: a function of their own that does all steps for some blocks; each thread takes some matrices, or some blocks.
+
+    void NAME(ptr sweep, i64 chunk)
+
+``sweep`` holds the slabs, the table of sizes, the arena, the memory for sweeps, and how many matrices or blocks make a chunk.  A chunk has memory of its own: the
+slabs of one block, then scratch memory for its steps.  Where a product sums over the blocks of a matrix, these follow one another in one chunk.
+Sizes that depend on the block are computed where it begins.  Bits do not depend on how blocks are shared out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from graphc import dims
+from graphc.backends.llvm import costs
+from graphc.backends.llvm.contracting import Contracting
+from graphc.backends.llvm.costs import kernel_cost, thinness
+from graphc.backends.llvm.formulas import size_value
+from graphc.backends.llvm.multiplying import most_chunks
+from graphc.backends.llvm.values import Body, Value, select
+from graphc.dims import Size, Symbol
+from graphc.kernel import Launch, Product, Sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Sweeping"]
+
+#: the context of a chunk: four addresses, then numbers
+SLOTS = ("slabs", "table", "arena", "memory", "per", "units", "each")
+
+
+class Sweeping(Contracting):
+    """A part of the driver's Writer."""
+
+    name: str
+    entry: list[str]
+    loaded: dict[Size, Value]
+    slabs: dict[int, str]
+    context_slots: int
+    scratch_ref: str
+    block: dict[Symbol, Value]  # of the block that the function being written is at
+    at_block: list[str]  # lines where a block begins
+    mine: Size  # bytes of the slabs of one block; where scratch memory begins
+    functions: int
+
+    if TYPE_CHECKING:
+        launch: Callable[[Launch], None]
+
+    def sweep(self, step: Sweep) -> None:
+        name = f"@NAME_sweep{self.functions}"
+        self.functions += 1
+        scratch = self.swept(step, name)
+        f, most = self.f, most_chunks()
+        each = step.room + scratch
+        each = dims.floordiv(each + 63, 64) * 64
+        units: Size = step.matrices if step.adds else step.matrices * step.blocks
+        self.scratch = dims.dim_max(self.scratch, dims.dim_min(dims.dim_max(units, 1), most) * each)
+        threads, count = f.value("%threads", "i64").minimum(most), self.size(units)
+        wide = threads.gt(1) & self.size(step.total(_cost(step.steps))).gt(costs.SERIAL_NS * 1000)
+        threads = select(wide, threads, threads.like(1))
+        per = (count + threads - 1).udiv(threads).maximum(1)
+        context = ["ptr %slabs", "ptr %table", "ptr %arena", f"ptr {self.scratch_address()}", f"i64 {per.ref}", f"i64 {count.ref}", f"i64 {self.size(each).ref}"]
+        self.fill(context)
+        chunks = (count + per - 1).udiv(per)
+        self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
+        f.either(chunks.gt(1), "sweep", lambda: f.line(f"call void @gc_parallel(ptr {name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})"),
+                 lambda: f.line(f"call void {name}(ptr %context, i64 0)"))
+
+    def swept(self, step: Sweep, name: str) -> Size:
+        """Write the function; the scratch memory that its steps need."""
+        outside = dict(self.__dict__)
+        self.f = f = Body(self.module, name.removeprefix("@"), [("ptr", "sweep"), ("i64", "chunk")])
+        f.linkage = "private "
+        self.entry, self.loaded, self.slabs, self.at_block, self.block = [], {}, {}, [], {}
+        self.context_slots, self.scratch_ref, self.scratch, self.alone = 0, "", 0, True
+        for n, word in enumerate(SLOTS):
+            kind = "ptr" if n < 4 else "i64"
+            self.entry += [f"  %{word}.p = getelementptr i64, ptr %sweep, i64 {n}", f"  %{word} = load {kind}, ptr %{word}.p"]
+        self.entry += ["  %threads = add i64 1, 0", "  %offset = mul i64 %chunk, %each", "  %mine = getelementptr i8, ptr %memory, i64 %offset"]
+        self.mine = step.room
+        per, units, one, zero = f.value("%per", "i64"), f.value("%units", "i64"), f.const(1, "i64"), f.const(0, "i64")
+        first = f.value("%chunk", "i64") * per
+        blocks = self.size(step.blocks)
+        with f.loop(first, (first + per).minimum(units), one, "unit") as unit:
+            matrix = unit.index if step.adds else unit.index.udiv(blocks)
+            begin = zero if step.adds else unit.index.urem(blocks)
+            with f.loop(begin, blocks if step.adds else begin + 1, one, "block") as block:
+                for symbol, size in reversed(step.lead):
+                    self.block[symbol] = matrix.urem(self.size(size))
+                    matrix = matrix.udiv(self.size(size))
+                start = block.index * step.block
+                self.block[step.start] = start
+                for symbol in step.most:
+                    self.block[symbol] = (self.size(step.rows) - start).minimum(step.block)
+                at = len(f.lines)
+                for inner in step.steps:
+                    if isinstance(inner, Launch):
+                        self.launch(inner)
+                    else:
+                        self.contraction(inner)
+                f.lines[at:at] = self.at_block
+        self.close()
+        found = dims.substitute(self.scratch, step.most)
+        functions = self.functions
+        self.__dict__.update(outside)
+        self.functions = functions
+        return found
+
+    def block_size(self, size: Size) -> Value:
+        """A size that depends on the block, computed where that begins."""
+        known = self.loaded.get(size)
+        if known is None:
+            values = {s: self.block[s] if s in self.block else self.size(dims.lone(s)) for s in dims.symbols(size)}
+            inside, self.f.lines = self.f.lines, self.at_block
+            known = self.loaded[size] = size_value(self.f, size, values)
+            self.f.lines = inside
+        return known
+
+    def close(self, result: str = "ret void") -> None:
+        """End the function being written."""
+        self.entry.insert(0, f"  %context = alloca [{max(self.context_slots, 1)} x i64], align 64")
+        self.f.lines[0:0] = self.entry
+        self.f.finish(result)
+
+
+def _cost(steps: Sequence[Launch | Product]) -> Size:
+    """Picoseconds of one block, roughly."""
+    total: Size = 0
+    for step in steps:
+        if isinstance(step, Launch):
+            points = dims.product(r.extent for r in step.kernel.ranges)
+            total = total + points * max(1, round(1000 * kernel_cost(step.kernel)))
+        else:
+            lead, m, k, n = step.sizes
+            total = total + lead * m * n * k * (thinness(m, n) * 1000 // costs.MULADDS)
+    return total

@@ -1,0 +1,146 @@
+"""``recompute``: large products' results that the gradient needs again are computed again.
+
+What it promises: the same values, bit for bit, by the same ops on the same operands.
+
+``softmax(Q K')`` of T queries and T keys has T x T numbers, its operands and its product with V have T x d.  In a sweep (passes/sweeps.py)
+it is never in memory as a whole, unless something reads it that can only be computed once the sweep is done: the gradient.  So what is made
+from such a product row by row is computed a second time for those readers, from the same operands.  That costs one product more than keeping
+it, and memory linear in T.  Masks that are compared or combined from less are computed by each that reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc import dims
+from graphc.dtypes import is_float
+from graphc.ir import Graph, Node, Var, rebuild, with_inputs
+from graphc.passes.bodies import is_pointwise
+from graphc.passes.context import Context, Rewrite
+
+__all__ = ["recompute"]
+
+#: bytes of a product's result up to which it is rather kept: reading it again is faster than a product
+KEPT_BYTES = 16 << 20
+#: what shows the same elements under other axes
+MOVES = frozenset({"transpose", "expand_dims", "squeeze"})
+
+
+def recompute(graph: Graph, context: Context) -> Graph:
+    """See the module's docstring; for backends that run programs."""
+    if not context.native:
+        return graph
+    nodes = graph.nodes
+    seeds = [node for node in nodes if is_seed(node)]
+    if not seeds:
+        return graph
+    readers: dict[Var, list[Node]] = {}
+    for node in nodes:
+        for v in node.inputs:
+            readers.setdefault(v, []).append(node)
+    order = {node: n for n, node in enumerate(nodes)}
+    roots = set(graph.roots)
+    masks = dict.fromkeys(sorted(_masks(nodes), key=lambda v: order[_maker(v)]))
+    instead: dict[Node, dict[Var, Var]] = {}  # for late readers: what they read now
+    for seed in seeds:
+        wide = _region(seed, readers, order)
+        exits = [r for v in wide for r in readers.get(v, ()) if r.outputs[0] not in wide]
+        late = _descendants(exits, readers)
+        wide = {v: None for v in wide if v.node not in late}
+        copies: dict[Var, Var] = {}
+        for v in wide:
+            if v in roots:
+                continue
+            for r in readers.get(v, ()):
+                if r in late and r.outputs[0] not in wide:
+                    instead.setdefault(r, {})[v] = _copied(v, wide, masks, roots, copies, order)
+                    context.log.append(Rewrite("recompute", v, copies[v]))
+        shape = seed.outputs[0].type.shape
+        for v in masks:
+            if v.type.shape == shape and v not in roots:
+                for r in readers.get(v, ()):
+                    if _of_rows(r, v):
+                        instead.setdefault(r, {})[v] = _copied(v, {}, masks, roots, {}, order)
+
+    def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
+        table = instead.get(node)
+        if table is None:
+            return None
+        return with_inputs(node, tuple([table.get(old, new) for old, new in zip(node.inputs, inputs, strict=True)])).outputs
+
+    return graph.with_roots(rebuild(graph.roots, {}, visit=visit)) if instead else graph
+
+
+def is_seed(node: Node) -> bool:
+    """A product whose result is much larger than its operands, and too large to keep."""
+    if node.op.name != "matmul" or not is_float(node.outputs[0].type.dtype):
+        return False
+    out = node.outputs[0].type
+    k, n, total = node.inputs[0].type.shape[-1], out.shape[-1], dims.product(out.shape)
+    if not isinstance(total, int):
+        return isinstance(k, int) and not isinstance(n, int) and not isinstance(out.shape[-2], int)
+    return isinstance(k, int) and isinstance(n, int) and n >= 2 * k and total * out.dtype.itemsize > KEPT_BYTES
+
+
+def _region(seed: Node, readers: dict[Var, list[Node]], order: dict[Node, int]) -> dict[Var, None]:
+    """The seed's result, and what is made from it row by row."""
+    shape = seed.outputs[0].type.shape
+    found: dict[Var, None] = {seed.outputs[0]: None}
+    todo = [seed.outputs[0]]
+    while todo:
+        v = todo.pop()
+        for r in readers.get(v, ()):
+            if len(r.outputs) == 1 and r.outputs[0] not in found and (_of_rows(r, v) or r.op.name in MOVES or (
+                    is_pointwise(r) and r.outputs[0].type.shape[:-1] in (shape[:-1], shape[:-2]))):
+                found[r.outputs[0]] = None
+                todo.append(r.outputs[0])
+    return dict.fromkeys(sorted(found, key=lambda v: order[_maker(v)]))
+
+
+def _of_rows(node: Node, v: Var) -> bool:
+    """Does it make a number of each row?"""
+    axis = node.attrs.get("axis")
+    return node.op.kind == "reduction" and axis == (v.type.ndim - 1,)
+
+
+def _descendants(nodes: Sequence[Node], readers: dict[Var, list[Node]]) -> set[Node]:
+    """What is computed from the results of these nodes."""
+    found: set[Node] = set()
+    todo = [r for node in nodes for v in node.outputs for r in readers.get(v, ())]
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo += [r for v in node.outputs for r in readers.get(v, ())]
+    return found
+
+
+def _copied(v: Var, wide: dict[Var, None], masks: dict[Var, None], roots: set[Var], copies: dict[Var, Var], order: dict[Node, int]) -> Var:
+    """The same value once more, from operands that are not wide; masks and the like, as large and computed from less, too."""
+    needed, todo = {v}, [v]
+    while todo:
+        for x in _maker(todo.pop()).inputs:
+            if (x in wide or (x in masks and x.type.shape == v.type.shape)) and x not in roots and x not in needed:
+                needed.add(x)
+                todo.append(x)
+    for x in sorted(needed, key=lambda x: order[_maker(x)]):
+        if x not in copies:
+            node = _maker(x)
+            copies[x] = with_inputs(node, tuple([copies.get(a, a) for a in node.inputs])).outputs[0]
+    return copies[v]
+
+
+def _masks(nodes: Sequence[Node]) -> set[Var]:
+    """What is computed element by element from less: smaller operands, or others like it."""
+    found: set[Var] = set()
+    for node in nodes:
+        if len(node.outputs) == 1 and node.inputs and is_pointwise(node):
+            shape = node.outputs[0].type.shape
+            if all(x in found or x.type.shape != shape for x in node.inputs):
+                found.add(node.outputs[0])
+    return found
+
+
+def _maker(v: Var) -> Node:
+    assert v.node is not None
+    return v.node

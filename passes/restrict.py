@@ -1,0 +1,253 @@
+"""``restrict``: a launch or a product of a Program, for one block of the rows of one of many matrices.
+
+``Rows`` are what several arrays have in common: they are dense and of the shape (*lead, rows, ...).  A step goes *along* the rows if it can be
+done for some of them alone: a product whose result has these rows, or that sums over them; a kernel whose grid runs over all of them.
+Arrays that are ``held`` exist only for the rows of one block; there row 0 is the block's first one.  Arrays that are ``passed`` are whole, but
+steps of the block read what others of it have written, so they too must be seen row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from graphc import dims
+from graphc.dims import Size, Symbol
+from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View
+
+__all__ = ["Block", "Rows", "Widths", "restricted", "symbols_of"]
+
+#: slabs, and their elements per row
+Widths = Mapping[int, Size]
+
+
+class Rows(NamedTuple):
+    """Rows of matrices: the matrices' own axes, and how many rows each has."""
+
+    lead: tuple[Size, ...]
+    rows: Size
+
+    @property
+    def axes(self) -> tuple[Size, ...]:
+        return (*self.lead, self.rows)
+
+    def width(self, slab: Slab) -> Size | None:
+        """Elements of a slab in each row; None if it has other rows."""
+        n = len(self.axes)
+        return dims.product(slab.shape[n:]) if slab.shape[:n] == self.axes else None
+
+    def step(self, axis: int) -> Size:
+        """Rows from one index along an axis to the next."""
+        return dims.product(self.axes[axis + 1:])
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block: which matrix, the first row, how many rows, at most how many."""
+
+    lead: tuple[Size, ...]
+    start: Size
+    count: Size
+    most: int
+
+    @property
+    def index(self) -> tuple[Size, ...]:
+        return (*self.lead, self.start)
+
+
+def restricted(step: Launch | Product, rows: Rows, block: Block, held: Widths, passed: Widths) -> Launch | Product | None:
+    """The step for the rows of the block; None if it does not go along the rows."""
+    if isinstance(step, Launch):
+        return _launch(step, rows, block, held, {**held, **passed})
+    return _product(step, rows, block, held, {**held, **passed})
+
+
+# -- products -----------------------------------------------------------------------------------------
+
+
+def _product(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -> Product | None:
+    a, b, out = step.a, step.b, step.out
+    if step.axes != (1, 1, 1) or step.adds != 0 or out.shape[:-2] != rows.lead:
+        return None
+    along_a, along_b, along_out = (_along(v, rows, seen) for v in (a, b, out))
+    if None in (along_a, along_b, along_out):
+        return None
+    if along_b == "rows" or along_a == "columns":  # a sum over the rows
+        if out.slab in seen or along_b == "columns" or along_a == "rows" or a.shape[-1] != rows.rows:
+            return None
+        if any(n == 1 for n in out.shape[-2:]):
+            return None  # these have forms of their own, which do not add to what is there
+        return Product(_part(a, 1, rows, block, held), _part(b, 0, rows, block, held), _part(out, None, rows, block, held), step.axes, step.origin, block.start)
+    if along_b == "columns" or along_out == "columns" or out.shape[-2] != rows.rows:
+        return None
+    return Product(_part(a, 0, rows, block, held), _part(b, None, rows, block, held), _part(out, 0, rows, block, held), step.axes, step.origin)
+
+
+def _along(v: View, rows: Rows, seen: Widths) -> str | None:
+    """Which axis of a matrix the rows are: "rows", "columns"; "" if it is another slab; None if it is seen in another way."""
+    width = seen.get(v.slab)
+    if width is None:
+        return ""
+    if v.offset != 0 or width == 1:
+        return None
+    for k, size in enumerate(rows.lead):
+        if v.strides[k] != rows.step(k) * width and size != 1:
+            return None
+    if v.shape[-2:] == (rows.rows, width) and v.strides[-2:] == (width, 1):
+        return "rows"
+    return "columns" if v.shape[-2:] == (width, rows.rows) and v.strides[-2:] == (1, width) else None
+
+
+def _part(v: View, axis: int | None, rows: Rows, block: Block, held: Widths) -> View:
+    """A matrix of a view, cut along its first or second axis."""
+    shape, strides, offset = list(v.shape[-2:]), v.strides[-2:], v.offset
+    if v.slab in held:
+        offset = 0
+    else:
+        for index, stride in zip(block.lead, v.strides, strict=False):
+            offset = offset + index * stride
+        if axis is not None:
+            offset = offset + block.start * strides[axis]
+    if axis is not None:
+        shape[axis] = block.count
+    return View(v.slab, tuple(shape), strides, offset)
+
+
+# -- kernels ------------------------------------------------------------------------------------------
+
+
+class _Place(NamedTuple):
+    """What a range of a grid runs over: axes ``first`` ... ``last``-1 of the rows, and ``each`` elements of every row."""
+
+    first: int
+    last: int
+    each: Size
+
+
+def _launch(step: Launch, rows: Rows, block: Block, held: Widths, seen: Widths) -> Launch | None:
+    kernel = step.kernel
+    if kernel.finish or not kernel.grid:
+        return None
+    places = _places(step, rows, seen)
+    if places is None or (kernel.vector in places and places[kernel.vector].last != len(rows.axes)):
+        return None
+    for v in kernel.values:
+        if v.index is not None and step.slabs[v.operand] in seen and not _goes_along(v.index, kernel, places, rows, seen[step.slabs[v.operand]]):
+            return None
+        if v.op == "reduce" and any(r in places for r in v.over):
+            return None
+    return _Restriction(step, rows, block, held, places).launch()
+
+
+def _places(step: Launch, rows: Rows, seen: Widths) -> dict[int, _Place] | None:
+    """The ranges that run over the rows, as an access to one of the slabs shows."""
+    kernel = step.kernel
+    anchor = next((v for v in kernel.values if v.index is not None and step.slabs[v.operand] in seen), None)
+    if anchor is None or anchor.index is None:
+        return None
+    width, strides = seen[step.slabs[anchor.operand]], dict(anchor.index.terms)
+    axes, found, at = rows.axes, dict[int, _Place](), 0
+    while at < len(axes):
+        if at < len(axes) - 1 and axes[at] == 1:
+            at += 1
+            continue
+        place = None
+        for last in range(at + 1, len(axes) + 1):
+            run, step_ = dims.product(axes[at:last]), dims.product(axes[last:]) * width
+            for r in kernel.grid:
+                if r in found:
+                    continue
+                if kernel.ranges[r].extent == run and strides.get(r) == step_:
+                    place = (r, _Place(at, last, 1))
+                elif last == len(axes) and width != 1 and kernel.ranges[r].extent == run * width and strides.get(r) == 1:
+                    place = (r, _Place(at, last, width))
+        if place is None:
+            return None
+        found[place[0]] = place[1]
+        at = place[1].last
+    return found
+
+
+def _goes_along(index: Index, kernel: Kernel, places: Mapping[int, _Place], rows: Rows, width: Size) -> bool:
+    """Does an access stay in the row of the grid's point?"""
+    if index.gathers or index.offset != 0:
+        return False
+    strides, reach = dict(index.terms), 1
+    for r, place in places.items():
+        want = dims.product(rows.axes[place.last:]) * width if place.each == 1 else 1
+        if strides.pop(r, 0) != want or place.each not in (1, width):
+            return False
+        if place.each != 1:
+            return not strides
+    total: Size = reach
+    for r, stride in strides.items():
+        total = total + (kernel.ranges[r].extent - 1) * stride
+    return total == width or (isinstance(total, int) and isinstance(width, int) and total <= width)
+
+
+class _Restriction:
+    """Writes the kernel anew: ranges over matrices become numbers, the range over rows begins at the block's first."""
+
+    def __init__(self, step: Launch, rows: Rows, block: Block, held: Widths, places: Mapping[int, _Place]) -> None:
+        self.step, self.kernel, self.block, self.held = step, step.kernel, block, held
+        self.begins: dict[int, Size] = {}
+        self.last = -1  # the range over rows
+        for r, place in places.items():
+            begin: Size = 0
+            for k in range(place.first, place.last):
+                begin = begin * rows.axes[k] + block.index[k]
+            self.begins[r] = begin * place.each
+            if place.last == len(rows.axes):
+                self.last, self.each = r, place.each
+        kept = [r for r in range(len(self.kernel.ranges)) if r == self.last or r not in places]
+        self.numbers = {r: n for n, r in enumerate(kept)}
+
+    def launch(self) -> Launch:
+        kernel, numbers = self.kernel, self.numbers
+        values: list[Instr] = []
+        renamed: dict[int, int] = {}
+        inserted: dict[int, list[int]] = {}
+        for i, v in enumerate(kernel.values):
+            new = self.instr(v._replace(args=tuple([renamed[a] for a in v.args])), renamed)
+            inserted[i] = list(range(len(values), len(values) + len(new)))
+            values += new
+            if len(new) == 3:  # a range that begins elsewhere: the sum of the two before
+                values[-1] = values[-1]._replace(args=(len(values) - 3, len(values) - 2))
+            renamed[i] = len(values) - 1
+        ranges = tuple([kernel.ranges[r]._replace(extent=self.block.count * self.each) if r == self.last else kernel.ranges[r] for r in numbers])
+        stages = tuple([Stage(tuple([numbers[r] for r in s.loops]), tuple([j for i in s.body for j in inserted[i]])) for s in kernel.stages])
+        operands = tuple([o._replace(size=self.held[s] * self.block.most) if s in self.held else o
+                          for o, s in zip(kernel.operands, self.step.slabs, strict=True)])
+        grid = tuple([numbers[r] for r in kernel.grid if r in numbers])
+        made = replace(kernel, ranges=ranges, grid=grid, operands=operands, values=tuple(values), stages=stages, vector=numbers.get(kernel.vector, -1))
+        return self.step._replace(kernel=made)
+
+    def instr(self, v: Instr, renamed: Mapping[int, int]) -> list[Instr]:
+        """One instruction, or the three of a loop variable that begins elsewhere; args are the new ones already."""
+        if v.op == "range" and v.over[0] in self.begins:
+            begin = Instr("size", np.dtype(np.int64), data=self.begins[v.over[0]])
+            if v.over[0] != self.last:
+                return [begin]
+            return [v._replace(over=(self.numbers[v.over[0]],)), begin, Instr("apply", np.dtype(np.int64), word="add")]
+        if v.index is not None:
+            offset = v.index.offset
+            if self.step.slabs[v.operand] not in self.held:
+                for r, stride in v.index.terms:
+                    if r in self.begins:
+                        offset = offset + self.begins[r] * stride
+            terms = tuple([(self.numbers[r], stride) for r, stride in v.index.terms if r in self.numbers])
+            return [v._replace(index=Index(offset, terms, tuple([(renamed[a], stride) for a, stride in v.index.gathers])))]
+        return [v._replace(over=tuple([self.numbers[r] for r in v.over]))]
+
+
+def symbols_of(lead: Sequence[Size]) -> tuple[tuple[Symbol, Size], ...]:
+    """A symbol for the index along each axis."""
+    found = []
+    for size in lead:
+        symbol = dims.fresh("block", "matrix").symbol
+        assert symbol is not None
+        found.append((symbol, size))
+    return tuple(found)

@@ -1,0 +1,282 @@
+"""``sweeps``: products whose results are large and only looked at row by row are not written out.
+
+What it promises: the same values, bit for bit; every slab that it takes out of memory is written by one step and read by steps of the same sweep.
+
+Attention is the case that matters: ``softmax(Q K') V`` makes arrays of T x T numbers between arrays of T x d.  Here the product, what a
+kernel makes of its rows, the product that takes these rows and the sums over them (the gradients of K and V) become one ``Sweep``:
+block by block of rows, with memory for one block.  Nothing is looked for but that: steps that go along the rows of one product
+(passes/restrict.py), so masks, scales, dropout and softmaxes written by hand are found too.
+
+A sweep begins with a *seed*: a product with more columns than sums, whose result is wide.  The slabs around it join while all of their
+writers and readers go along the same rows and no step outside stands between two inside.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from graphc import dims
+from graphc.dims import Size
+from graphc.dtypes import is_float
+from graphc.ir import Graph, Type, Var
+from graphc.kernel import CallOut, Launch, Product, Program, Step, Sweep, View, contiguous
+from graphc.passes.lower import same
+from graphc.passes.restrict import Block, Rows, Widths, restricted, symbols_of
+from graphc.passes.stages import Source, build_kernel
+
+__all__ = ["sweeps"]
+
+#: bytes of a product's result from which it is not written out; what an unknown size is taken for
+LEAST_BYTES, UNKNOWN = 256 << 10, 512
+#: rows of a block, and bytes that its slabs should stay below
+MOST_ROWS, LEAST_ROWS, BLOCK_BYTES = 64, 16, 1536 << 10
+
+
+class _Found(NamedTuple):
+    """A sweep in the making: its rows, the slabs that it holds with their elements per row, and its steps by number."""
+
+    rows: Rows
+    held: Widths
+    members: frozenset[int]
+
+
+class _Sweeping:
+    def __init__(self, program: Program) -> None:
+        self.program, self.slabs, self.steps = program, program.slabs, program.steps
+        self.writers: list[list[int]] = [[] for _ in self.slabs]
+        self.readers: list[list[int]] = [[] for _ in self.slabs]
+        for i, step in enumerate(self.steps):
+            for s in step.writes:
+                self.writers[s].append(i)
+            for s in dict.fromkeys(step.reads):
+                self.readers[s].append(i)
+        self.after = _dependents(program)
+        self.taken: set[int] = set()  # steps of sweeps
+        self.copies: dict[View, tuple[View, Launch]] = {}
+
+    def run(self) -> Program:
+        found: list[_Found] = []
+        for i in range(len(self.steps)):
+            seed = self.seed(i)
+            if seed is not None and (grown := self.grown(seed)) is not None and not self.cycle([*found, grown]):
+                found.append(grown)
+                self.taken |= grown.members
+        if found:
+            self.replace(found)
+        return self.program
+
+    # -- what joins -------------------------------------------------------------------------------
+
+    def seed(self, i: int) -> _Found | None:
+        step = self.steps[i]
+        if not isinstance(step, Product) or step.axes != (1, 1, 1) or i in self.taken or not is_float(self.slabs[step.out.slab].dtype):
+            return None
+        out, slab = step.out, self.slabs[step.out.slab]
+        if out.shape != slab.shape or out.offset != 0 or out.strides != contiguous(out.shape):
+            return None
+        k, n = (_guess(size) for size in (step.a.shape[-1], out.shape[-1]))
+        if (n < 2 * k and not (n >= k and k <= 64)) or _guess(slab.elements) * slab.dtype.itemsize < LEAST_BYTES:
+            return None
+        return self.having(_Found(Rows(out.shape[:-2], out.shape[-2]), {}, frozenset()), slab.id)
+
+    def having(self, found: _Found, slab: int) -> _Found | None:
+        """With one slab more, if that can be."""
+        s, rows = self.slabs[slab], found.rows
+        width = rows.width(s)
+        if s.place != "arena" or width is None or len(self.writers[slab]) != 1 or slab in self.program.checks or slab in self.program.roots:
+            return None
+        grown = _Found(rows, {**found.held, slab: width}, found.members | {self.writers[slab][0], *self.readers[slab]})
+        passed = self.passed(grown)
+        if not self.readers[slab] or grown.members & self.taken or passed is None:
+            return None
+        block = Block((0,) * len(rows.lead), 0, LEAST_ROWS, LEAST_ROWS)
+        for i in grown.members:
+            step = self.steps[i]
+            if not isinstance(step, Launch | Product) or restricted(step, rows, block, grown.held, passed) is None:
+                return None
+        return None if self.between(grown.members) else grown
+
+    def passed(self, found: _Found) -> Widths | None:
+        """Slabs that it writes and reads, and that others read too; None if one does not have the rows."""
+        passed: dict[int, Size] = {}
+        for s in (s for i in sorted(found.members) for s in self.steps[i].writes):
+            if s not in found.held and any(i in found.members for i in self.readers[s]):
+                width = found.rows.width(self.slabs[s])
+                if width is None or len(self.writers[s]) != 1:
+                    return None
+                passed[s] = width
+        return passed
+
+    def grown(self, found: _Found) -> _Found | None:
+        """With all that can join: results and operands of its steps that are as wide, and what only its steps read."""
+        widest = max(_guess(width) for width in found.held.values())
+        tried = set(found.held)
+        while True:
+            around = [s for i in sorted(found.members) for s in (*self.steps[i].writes, *self.steps[i].reads) if s not in tried]
+            if not around:
+                return found
+            for s in around:
+                tried.add(s)
+                width = found.rows.width(self.slabs[s])
+                if width is None or s in found.held:
+                    continue
+                if 2 * _guess(width) > widest or {*self.writers[s], *self.readers[s]} <= found.members:
+                    found = self.having(found, s) or found
+
+    def between(self, members: Iterable[int]) -> bool:
+        """Is there a step outside that needs one inside, and that one inside needs?"""
+        inside = set(members)
+        last, seen = max(inside), set[int]()
+        todo = [j for i in inside for j in self.after[i] if j not in inside]
+        while todo:
+            i = todo.pop()
+            if i in inside:
+                return True
+            if i not in seen and i <= last:
+                seen.add(i)
+                todo += self.after[i]
+        return False
+
+    def cycle(self, found: Sequence[_Found]) -> bool:
+        """Does one sweep need another that needs it?"""
+        return len(self.order(found)) < len(self.units(found))
+
+    # -- putting them in --------------------------------------------------------------------------
+
+    def units(self, found: Sequence[_Found]) -> dict[int, list[int]]:
+        """Steps that are done together, by the number of the last one."""
+        units = {i: [i] for i in range(len(self.steps))}
+        for f in found:
+            for i in f.members:
+                del units[i]
+            units[max(f.members)] = sorted(f.members)
+        return units
+
+    def order(self, found: Sequence[_Found]) -> list[int]:
+        """The units in an order in which each follows what it needs, as near to the old one as can be; fewer than all if there is a cycle."""
+        units = self.units(found)
+        unit = {i: u for u, members in units.items() for i in members}
+        waits = dict.fromkeys(units, 0)
+        edges = sorted({(unit[i], unit[j]) for i, after in enumerate(self.after) for j in after if unit[i] != unit[j]})
+        after: dict[int, list[int]] = {u: [] for u in units}
+        for a, b in edges:
+            waits[b] += 1
+            after[a].append(b)
+        ready = [u for u, n in waits.items() if n == 0]
+        heapq.heapify(ready)
+        done = []
+        while ready:
+            u = heapq.heappop(ready)
+            done.append(u)
+            for b in after[u]:
+                waits[b] -= 1
+                if waits[b] == 0:
+                    heapq.heappush(ready, b)
+        return done
+
+    def replace(self, found: Sequence[_Found]) -> None:
+        by_last = {max(f.members): f for f in found}
+        steps: list[Step] = []
+        for u in self.order(found):
+            if u in by_last:
+                steps += self.sweep(by_last[u])
+            else:
+                steps.append(self.steps[u])
+        self.program.steps[:] = steps
+
+    def sweep(self, found: _Found) -> list[Step]:
+        """The sweep, after the copies that it needs."""
+        rows, held, passed = found.rows, found.held, self.passed(found)
+        assert passed is not None
+        block, lead, count = self.block(found)
+        start = dims.fresh("block", "row").symbol
+        assert start is not None
+        at = Block(tuple([dims.lone(symbol) for symbol, _ in lead]), dims.lone(start), count, block)
+        copies: dict[View, Launch] = {}
+        steps: list[Launch | Product] = []
+        for i in sorted(found.members):
+            step = self.steps[i]
+            assert isinstance(step, Launch | Product)
+            if isinstance(step, Product) and step.b.slab not in held and step.b.strides[-1] != 1:
+                view, launch = self.dense(step.b, step)
+                step = step._replace(b=view)
+                if launch is not None:
+                    copies[view] = launch
+            part = restricted(step, rows, at, held, passed)
+            assert part is not None
+            steps.append(part)
+        for s, width in held.items():
+            self.slabs[s].place, self.slabs[s].shape = "block", (block, *([width] if width != 1 else []))
+        reads = [s for step in steps for s in step.reads if s not in held and s not in passed]
+        writes = [s for step in steps for s in step.writes if s not in held]
+        sweep = Sweep(tuple(steps), lead, rows.rows, start, count, block, tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(writes)), 0, steps[0].origin)
+        return [*copies.values(), sweep]
+
+    def block(self, found: _Found) -> tuple[int, tuple[tuple[dims.Symbol, Size], ...], Size]:
+        """Rows of a block, the symbols of its matrix, and how many rows it has."""
+        rows = found.rows.rows
+        nbytes = sum(_guess(width) * self.slabs[s].dtype.itemsize for s, width in found.held.items())
+        most = min(max(BLOCK_BYTES // nbytes // 16 * 16, LEAST_ROWS), MOST_ROWS)
+        count: Size | None = None
+        if isinstance(rows, int):
+            blocks = -(-rows // most) or 1
+            if rows % blocks == 0 and rows:
+                most = rows // blocks
+                count = most
+        lead = symbols_of(found.rows.lead)
+        return most, lead, count if count is not None else dims.fresh("block", "rows")
+
+    def dense(self, v: View, step: Product) -> tuple[View, Launch | None]:
+        """A copy of an operand whose rows are dense: products would make one for every block."""
+        if v in self.copies:
+            return self.copies[v][0], None
+        source = self.slabs[v.slab]
+        inner = Var(Type(source.dtype, v.shape), name=source.name)
+        body = Graph([inner], [same(inner, step.origin)], name="turned")
+        kernel, _, _ = build_kernel(body, {inner: Source(v.slab, source.elements, v.shape, v.strides, v.offset)}, {})
+        slab = self.program.slab(source.dtype, v.shape, "arena", f"{source.name}_turned" if source.name else "turned")
+        view = View(slab, v.shape, contiguous(v.shape))
+        self.copies[v] = view, Launch(kernel, (v.slab, slab), step.origin)
+        return self.copies[v]
+
+
+def _guess(size: Size) -> int:
+    """A number for a size."""
+    if isinstance(size, int):
+        return size
+    return max(dims.evaluate(size, {s: max(UNKNOWN, s.min) for s in dims.symbols(size)}), 1)
+
+
+def _dependents(program: Program) -> list[list[int]]:
+    """For each step those later ones that must stay after it, directly."""
+    after: list[set[int]] = [set() for _ in program.steps]
+    wrote: dict[int, list[int]] = {}
+    read: dict[int, list[int]] = {}
+    barriers: list[int] = []  # call-outs find out sizes and have effects; checks say whether what follows may run
+    for i, step in enumerate(program.steps):
+        for s in step.reads:
+            for j in wrote.get(s, ()):
+                after[j].add(i)
+        for s in step.writes:
+            for j in (*wrote.get(s, ()), *read.get(s, ())):
+                after[j].add(i)
+        for j in barriers:
+            after[j].add(i)
+        for s in step.reads:
+            read.setdefault(s, []).append(i)
+        for s in step.writes:
+            wrote.setdefault(s, []).append(i)
+        if isinstance(step, CallOut) or any(s in program.checks for s in step.writes):
+            for j in range(i):
+                after[j].add(i)
+            barriers = [i]
+    return [sorted(x - {i}) for i, x in enumerate(after)]
+
+
+def sweeps(program: Program) -> Program:
+    """Put in the sweeps; before the arena is planned."""
+    if any(isinstance(step, Product) for step in program.steps):
+        _Sweeping(program).run()
+    return program
