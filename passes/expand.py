@@ -51,6 +51,8 @@ POSITIONS = ("take_along_axis", "inc_along_axis")
 DEPTH = 4
 #: bytes of a vector that stays in the first cache beside what is read
 FIRST_CACHE = 1 << 14
+#: bytes of a page, and of a matrix that no cache holds
+PAGE, LAST_CACHE = 4096, 8 << 20
 
 
 def expand(graph: Graph, context: Context) -> Graph:
@@ -162,7 +164,9 @@ def _thin(a: Var, b: Var) -> Var | None:
         return mul(a, b)
     if n == 1 and (_tall(k, m) if _turned(a) else _near(k, a)):
         return sum_(mul(a, swapped(b)), -1, keepdims=True)
-    return sum_(mul(swapped(a), b), -2, keepdims=True) if m == 1 and n != 1 and (_near(k, b) if _turned(b) else _tall(k, n)) else None
+    if m == 1 and n != 1 and (_near(k, b) if _turned(b) else _tall(k, n) and not _far(k, n, b)):
+        return sum_(mul(swapped(a), b), -2, keepdims=True)
+    return None
 
 
 def _turned(x: Var) -> bool:
@@ -178,6 +182,13 @@ def _near(k: Size, x: Var) -> bool:
 def _tall(rows: Size, columns: Size) -> bool:
     """Does a sum over rows fill vectors, and is there more to add up than to write?  (Else a product does better.)"""
     return not isinstance(columns, int) or (columns >= 16 and (not isinstance(rows, int) or 8 * rows >= columns))
+
+
+def _far(rows: Size, columns: Size, x: Var) -> bool:
+    """Does a matrix come from memory, each row from other pages?  Products read several rows side by side."""
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        return False
+    return columns * x.type.dtype.itemsize >= 4 * PAGE and rows * columns * x.type.dtype.itemsize > LAST_CACHE
 
 
 def _expanded(node: Node, x: Var) -> Var:

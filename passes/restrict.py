@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size, Symbol
-from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View
+from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View, contiguous
 
 __all__ = ["Block", "Rows", "Widths", "restricted", "symbols_of"]
 
@@ -70,7 +70,9 @@ def restricted(step: Launch | Product, rows: Rows, block: Block, held: Widths, p
 
 def _product(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -> Product | None:
     a, b, out = step.a, step.b, step.out
-    if step.axes != (1, 1, 1) or step.adds != 0 or out.shape[:-2] != rows.lead:
+    if step.axes != (1, 1, 1):
+        return _contraction(step, rows, block, held, seen)
+    if step.adds != 0 or out.shape[:-2] != rows.lead:
         return None
     along_a, along_b, along_out = (_along(v, rows, seen) for v in (a, b, out))
     if None in (along_a, along_b, along_out):
@@ -84,6 +86,23 @@ def _product(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths
     if along_b == "columns" or along_out == "columns" or out.shape[-2] != rows.rows:
         return None
     return Product(_part(a, 0, rows, block, held), _part(b, None, rows, block, held), _part(out, 0, rows, block, held), step.axes, step.origin)
+
+
+def _contraction(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -> Product | None:
+    """One of many contractions, with all of its rows: offsets of other blocks would have to be found anew."""
+    n, out = len(rows.lead), step.out
+    if block.count != rows.rows or out.shape[:n + 1] != rows.axes or step.axes[0] != 1 or len(out.shape) != n + 1 + step.axes[2]:
+        return None
+    if step.a.slab in seen or step.b.slab in seen or (out.slab in seen and (out.offset != 0 or out.strides != contiguous(out.shape))):
+        return None
+
+    def one(v: View) -> View:
+        offset: Size = v.offset
+        for index, stride in zip(block.lead, v.strides, strict=False):
+            offset = offset + index * stride
+        return View(v.slab, v.shape[n:], v.strides[n:], 0 if v.slab in held else offset)
+
+    return Product(one(step.a), one(step.b), one(out), step.axes, step.origin)
 
 
 def _along(v: View, rows: Rows, seen: Widths) -> str | None:
@@ -173,19 +192,21 @@ def _places(step: Launch, rows: Rows, seen: Widths) -> dict[int, _Place] | None:
 
 def _goes_along(index: Index, kernel: Kernel, places: Mapping[int, _Place], rows: Rows, width: Size) -> bool:
     """Does an access stay in the row of the grid's point?"""
-    if index.gathers or index.offset != 0:
+    if index.gathers or (index.offset != 0 and not (isinstance(index.offset, int) and index.offset > 0)):
         return False
-    strides, reach = dict(index.terms), 1
+    strides = dict(index.terms)
     for r, place in places.items():
         want = dims.product(rows.axes[place.last:]) * width if place.each == 1 else 1
         if strides.pop(r, 0) != want or place.each not in (1, width):
             return False
         if place.each != 1:
-            return not strides
-    total: Size = reach
+            return not strides and index.offset == 0
+    total: Size = index.offset + 1
     for r, stride in strides.items():
         total = total + (kernel.ranges[r].extent - 1) * stride
-    return total == width or (isinstance(total, int) and isinstance(width, int) and total <= width)
+    if isinstance(total, int) and isinstance(width, int):
+        return total <= width and all(isinstance(t, int) and t >= 0 for t in strides.values())
+    return total == width and index.offset == 0
 
 
 class _Restriction:

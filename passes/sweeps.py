@@ -9,6 +9,10 @@ block by block of rows, with memory for one block.  Nothing is looked for but th
 
 A sweep begins with a *seed*: a product with more columns than sums, whose result is wide.  The slabs around it join while all of their
 writers and readers go along the same rows and no step outside stands between two inside.
+
+A product with few sums whose result only kernels read is a seed too: what follows it (bias, activation, its derivative, a residual, the update of
+the weight whose gradient it is) finds its rows in the cache, and the result itself is never written out.  So are contractions of many
+images, one image at a time.
 """
 
 from __future__ import annotations
@@ -32,6 +36,9 @@ __all__ = ["sweeps"]
 LEAST_BYTES, UNKNOWN = 256 << 10, 512
 #: rows of a block, and bytes that its slabs should stay below
 MOST_ROWS, LEAST_ROWS, BLOCK_BYTES = 64, 16, 1536 << 10
+#: before kernels: sums at most (with more, a pass over the result is nothing beside the product), those of contractions, bytes of B that every
+#: block reads again, multiplications of a contraction for each image, which has tables of its own
+FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 20
 
 
 class _Found(NamedTuple):
@@ -40,6 +47,8 @@ class _Found(NamedTuple):
     rows: Rows
     held: Widths
     members: frozenset[int]
+    simple: bool = False  # does a product begin it that only kernels read?
+    whole: bool = False  # is a block all rows of a matrix?
 
 
 class _Sweeping:
@@ -59,7 +68,7 @@ class _Sweeping:
     def run(self) -> Program:
         found: list[_Found] = []
         for i in range(len(self.steps)):
-            seed = self.seed(i)
+            seed = self.seed(i) or self.simple_seed(i)
             if seed is not None and (grown := self.grown(seed)) is not None and not self.cycle([*found, grown]):
                 found.append(grown)
                 self.taken |= grown.members
@@ -81,19 +90,41 @@ class _Sweeping:
             return None
         return self.having(_Found(Rows(out.shape[:-2], out.shape[-2]), {}, frozenset()), slab.id)
 
+    def simple_seed(self, i: int) -> _Found | None:
+        """A product that only kernels read."""
+        step = self.steps[i]
+        if not isinstance(step, Product) or step.axes[0] != 1 or i in self.taken:
+            return None
+        out, slab = step.out, self.slabs[step.out.slab]
+        if out.shape != slab.shape or out.offset != 0 or out.strides != contiguous(out.shape) or not all(isinstance(n, int) for n in out.shape):
+            return None
+        lead = len(out.shape) - 1 - step.axes[2]
+        matrices, m, k, n = (_guess(size) for size in step.sizes)
+        if matrices * m * n * slab.dtype.itemsize < LEAST_BYTES or not all(isinstance(self.steps[j], Launch) for j in self.readers[slab.id]):
+            return None
+        rows, whole = Rows(out.shape[:lead], out.shape[lead]), step.axes != (1, 1, 1)
+        if whole and (matrices < 2 or m * n * k < MUCH_WORK or k > FEW_TAPS or m * n * slab.dtype.itemsize > BLOCK_BYTES):
+            return None
+        if not whole and (k > FEW_SUMS or m < 2 * MOST_ROWS or k * n * slab.dtype.itemsize > SMALL_BYTES):
+            return None
+        return self.having(_Found(rows, {}, frozenset(), True, whole), slab.id)
+
     def having(self, found: _Found, slab: int) -> _Found | None:
         """With one slab more, if that can be."""
         s, rows = self.slabs[slab], found.rows
         width = rows.width(s)
         if s.place != "arena" or width is None or len(self.writers[slab]) != 1 or slab in self.program.checks or slab in self.program.roots:
             return None
-        grown = _Found(rows, {**found.held, slab: width}, found.members | {self.writers[slab][0], *self.readers[slab]})
+        grown = found._replace(held={**found.held, slab: width}, members=found.members | {self.writers[slab][0], *self.readers[slab]})
         passed = self.passed(grown)
         if not self.readers[slab] or grown.members & self.taken or passed is None:
             return None
-        block = Block((0,) * len(rows.lead), 0, LEAST_ROWS, LEAST_ROWS)
+        most = rows.rows if found.whole and isinstance(rows.rows, int) else LEAST_ROWS
+        block = Block((0,) * len(rows.lead), 0, most, most)
         for i in grown.members:
             step = self.steps[i]
+            if found.simple and isinstance(step, Product) and len(grown.held) > 1 and i not in found.members:
+                return None
             if not isinstance(step, Launch | Product) or restricted(step, rows, block, grown.held, passed) is None:
                 return None
         return None if self.between(grown.members) else grown
@@ -217,13 +248,16 @@ class _Sweeping:
     def block(self, found: _Found) -> tuple[int, tuple[tuple[dims.Symbol, Size], ...], Size]:
         """Rows of a block, the symbols of its matrix, and how many rows it has."""
         rows = found.rows.rows
+        if found.whole and isinstance(rows, int):
+            return rows, symbols_of(found.rows.lead), rows
         nbytes = sum(_guess(width) * self.slabs[s].dtype.itemsize for s, width in found.held.items())
         most = min(max(BLOCK_BYTES // nbytes // 16 * 16, LEAST_ROWS), MOST_ROWS)
         count: Size | None = None
-        if isinstance(rows, int):
-            blocks = -(-rows // most) or 1
-            if rows % blocks == 0 and rows:
-                most = rows // blocks
+        if isinstance(rows, int) and rows:
+            least, matrices = -(-rows // most), _guess(dims.product(found.rows.lead))
+            even = [n for n in range(least, 2 * least + 1) if rows % n == 0]
+            if even:  # as many as threads can share
+                most = rows // min(even, key=lambda n: (matrices * n % 2 != 0, n))
                 count = most
         lead = symbols_of(found.rows.lead)
         return most, lead, count if count is not None else dims.fresh("block", "rows")

@@ -257,6 +257,7 @@ def test_nothing_leaks() -> None:
     garbage.collect()  # what other tests have left, and lets go of None
     before = [sys.getrefcount(o) for o in objects], sys.getallocatedblocks()
     calls(2500)
+    garbage.collect()
     after = [sys.getrefcount(o) for o in objects], sys.getallocatedblocks()
     assert all(abs(p - q) < 20 for p, q in zip(before[0], after[0], strict=True)), (before, after)
     assert after[1] - before[1] < 200

@@ -207,7 +207,7 @@ class Multiplying:
         work = n * k * thinness(n)
         limit = costs.SERIAL_NS * costs.MULADDS
         small = isinstance(m, int) and isinstance(work, int) and m * work <= limit
-        if not small and spec.packed and spec.kind != "bool" and _few(m, n):
+        if not small and spec.packed and spec.kind != "bool" and m != 1 and not (isinstance(n, int) and n < LEAST_COLUMNS):
             count, each, threads = self.size(m), self.size(work), f.value("%threads", "i64")
             # one column is summed in another order (products.py)
             self.f.either((count * each).gt(limit) & threads.gt(1) & self.size(n).gt(1), "product", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
@@ -235,8 +235,9 @@ class Multiplying:
             if _few(m, n) and not pack:
                 self._in_columns(spec, dtype, pointers, numbers, n)
                 return
-            per = f.const(costs.CHUNK_NS * costs.MULADDS, "i64").udiv(select(each.lt(1), each.like(1), each)) + 1
-            per = per.minimum((count + threads - 1).udiv(threads))
+            per = (count + threads - 1).udiv(threads)
+            if not (spec.n == 1 and spec.a_unit == "row"):  # there long stretches of the columns of A are read
+                per = per.minimum(f.const(costs.CHUNK_NS * costs.MULADDS, "i64").udiv(select(each.lt(1), each.like(1), each)) + 1)
             per = (per + (grain - 1)).udiv(grain) * grain
             self._share("rows", [*what.slots(), f"i64 {per.ref}"], (count + per - 1).udiv(per))
 

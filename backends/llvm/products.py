@@ -18,16 +18,19 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from graphc.backends.llvm import memory
 from graphc.backends.llvm.product_numbers import KINDS, Numbers
 from graphc.backends.llvm.target import Target
-from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value, select, shuffle
+from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value, select, shuffle, suffix
 
 __all__ = ["Product", "product_module", "row_grain", "scratch_elements"]
 
 Int = int | Value  # a number known when compiling, or an i64 of the function
 
+#: columns of a matrix that are read side by side where they lie so many bytes apart or more
+STREAMS, FAR_BYTES = 8, 4096
 FLIP = {"row": "col", "col": "row", None: None}
 
 
@@ -194,7 +197,8 @@ class _Writer:
     def product(self) -> None:
         spec = self.spec
         names = ["m", "n", "k", "a_row", "a_col", "b_row", "b_col", "c_row"]
-        parameters = [(f"ptr noalias{'' if spec.adds else ' writeonly'}", "c"), ("ptr readonly", "a"), ("ptr readonly", "b"), *[("i64", n) for n in names],
+        reads = spec.adds or (spec.n in (None, 1) and spec.a_unit == "row")  # streamed() goes on from C
+        parameters = [(f"ptr noalias{'' if reads else ' writeonly'}", "c"), ("ptr readonly", "a"), ("ptr readonly", "b"), *[("i64", n) for n in names],
                       ("ptr", "scratch"), ("i64", "lo"), ("i64", "hi")]
         self.f = f = Body(self.module, "NAME", parameters)
         n, k, a_row, a_col, b_row, b_col, c_row = (f.value("%" + name, "i64") for name in names[1:])
@@ -213,6 +217,8 @@ class _Writer:
                 self.rows(group)
         elif spec.n == 1 and spec.a_unit == "col":
             self.dots()
+        elif self.few_columns():
+            self.upright()
         else:
             one = self.i64(self.n).eq(1)
             if spec.n is None and spec.a_unit == "col":
@@ -275,13 +281,14 @@ class _Writer:
             groups.append(_Group(self.i64(full * wide), self.i64(end), wide, len(slots), lambda j: slots))
         return groups
 
-    def open_groups(self, start: Value, end: Value, widest: int) -> list[_Group]:
-        """The same for an end that is known when running: wide tiles while more than half of one is left, then narrower ones."""
+    def open_groups(self, start: Value, end: Value, widest: int, apart: bool = False) -> list[_Group]:
+        """The same for an end that is known when running: wide tiles while more than half of one is left, then narrower ones; none over another if ``apart``."""
         lanes, groups, stop = self.lanes, [], end
+        apart = apart or self.spec.adds
         if not self.masks:
             stop = select((end - start).ge(lanes), end, start)  # fewer columns than lanes: one by one, below
-            if self.spec.adds:
-                stop = start + ((end - start) & -lanes)  # vectors must not overlap
+            if apart:
+                stop = start + ((end - start) & -lanes)
 
         def slots(count: int) -> Callable[[Value], Sequence[_Slot]]:
             def cut(j: Value) -> Sequence[_Slot]:
@@ -292,7 +299,7 @@ class _Writer:
                 return [_Slot(self.smaller(last, self.i64(v * lanes)), lanes) for v in range(count)]
             return cut
 
-        while widest and self.spec.adds and not self.masks:
+        while widest and apart and not self.masks:
             # whole tiles only, ever narrower ones
             span = lanes * widest
             rounds = (stop - start).udiv(span) * span
@@ -310,7 +317,7 @@ class _Writer:
             start = start + rounds * (lanes * widest)
             widest = narrow if widest > 1 else 0
         if not self.masks:
-            groups.append(_Group(stop if self.spec.adds else start, end, 1, 1, lambda j: [_Slot(0, 1)]))
+            groups.append(_Group(stop if apart else start, end, 1, 1, lambda j: [_Slot(0, 1)]))
         return groups
 
     def rows(self, group: _Group) -> None:
@@ -387,6 +394,9 @@ class _Writer:
 
     def columns(self) -> None:
         """``C = A @ b`` where the columns of A are contiguous, and C: rows are what columns are elsewhere."""
+        if self.storage == self.work:
+            far = self.i64(self.k).ge(STREAMS) & self.i64(self.a_col).ge(FAR_BYTES // (BITS[self.storage] // 8)) & (self.hi - self.lo).ge(4 * self.lanes)
+            self.done_when(far, self.streamed)
         for group in self.groups_of_rows():
             with self.f.loop(group.start, group.stop, self.i64(group.step), "columns") as loop:
                 slots = group.slots(loop.index)
@@ -394,6 +404,59 @@ class _Writer:
                 line = self.at(self.c, loop.index)
                 for slot, total in zip(slots, totals[0], strict=True):
                     self.store(self.numbers.narrow(total), self.at(line, slot.column), slot.mask)
+
+    def streamed(self) -> None:
+        """The same where the columns of A lie far apart: some of them from one end to the other, sums in C; else each vector would lie in a page of its own."""
+        f, numbers, k = self.f, self.numbers, self.i64(self.k)
+        lanes, self.lanes = self.lanes, self.target.streaming_bits // BITS[self.work]
+
+        def some(p: Value, count: int, first: bool) -> None:
+            xs = [numbers.widen(self.load(self.at(self.b, self.mul(p + q, self.b_row)))) for q in range(count)]
+            lines = [self.at(self.a, self.mul(p + q, self.a_col)) for q in range(count)]
+            for group in self.open_groups(self.lo, self.hi, 4, apart=True):
+                with f.loop(group.start, group.stop, self.i64(group.step), "columns") as loop:
+                    here = [self.at(line, loop.index) for line in (self.c, *lines)]
+                    for slot in group.slots(loop.index):
+                        c, *sources = [self.at(line, slot.column) for line in here]
+                        total = numbers.zero(f, slot.lanes) if first else numbers.widen(self.load(c, slot.lanes, slot.mask))
+                        for x, source in zip(xs, sources, strict=True):
+                            total = numbers.madd(numbers.widen(self.load(source, slot.lanes, slot.mask)), f.splat(x, slot.lanes), total)
+                        self.store(numbers.narrow(total), c, slot.mask)
+
+        some(self.i64(0), STREAMS, True)
+        whole = k - k.urem(STREAMS)
+        for start, stop, count in ((self.i64(STREAMS), whole, STREAMS), (whole, k, 1)):
+            with f.loop(start, stop, self.i64(count), "k") as p:
+                some(p.index, count, False)
+        self.lanes = lanes
+
+    def few_columns(self) -> bool:
+        """Do the columns fill vectors so badly that these are better filled with rows, which A has side by side?"""
+        spec = self.spec
+        return (self.masks and self.storage == self.work and self.storage in ("f32", "f64") and spec.a_unit == "row" and spec.n is not None
+                and 1 < spec.n <= 3 * self.lanes and 4 * spec.n <= 3 * -(-spec.n // self.lanes) * self.lanes and (spec.m is None or spec.m >= 4 * self.lanes))
+
+    def upright(self) -> None:
+        """Tiles of vectors of rows by some columns; each vector is scattered into C, which takes an element from each row."""
+        f, n = self.f, self.spec.n
+        assert n is not None
+        parts = -(-n // 6)
+        starts = [n * part // parts for part in range(parts + 1)]
+        far = f.vector(range(self.lanes), "i64") * f.splat(self.i64(self.c_row), self.lanes)
+        name = f"llvm.masked.scatter.{suffix(self.storage, self.lanes)}.v{self.lanes}p0"
+        for group in self.open_groups(self.lo, self.hi, 4):
+            with f.loop(group.start, group.stop, self.i64(group.step), "rows") as loop:
+                slots = group.slots(loop.index)
+                for first, last in pairwise(starts):
+                    columns = [(self.at(self.b, j), 0) for j in range(first, last)]
+                    totals = self.sums(columns, self.b_row, self.at(self.a, loop.index), self.a_col, slots)
+                    for j, line in zip(range(first, last), totals, strict=True):
+                        for slot, total in zip(slots, line, strict=True):
+                            base = self.at(self.at(self.c, self.mul(self.add(loop.index, slot.column), self.c_row)), j)
+                            places = f.op(f"getelementptr {LLVM[self.storage]}, ptr {base}, {far.type} {far.ref}")
+                            mask = slot.mask if slot.mask is not None else f.splat(f.const(1, "i1"), self.lanes)
+                            f.module.declare(name, f"void ({total.type}, <{self.lanes} x ptr>, {mask.type})")
+                            f.line(f"call void @{name}({total.type} {total.ref}, <{self.lanes} x ptr> align {BITS[self.storage] // 8} {places}, {mask.type} {mask.ref})")
 
     def groups_of_rows(self) -> list[_Group]:
         return self.open_groups(self.lo, self.hi, 8)
