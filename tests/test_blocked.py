@@ -8,14 +8,15 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from test_products import DTYPES, KINDS, TARGETS, expected, guarded, laid, loaded, numbers, strides
+from test_products import DTYPES, HOST, KINDS, TARGETS, expected, guarded, laid, loaded, numbers, strides
 
 import graphc as gc
 from graphc.backends.llvm import blocked, costs, multiplying
 from graphc.backends.llvm.blocked import Shape, blocked_module
+from graphc.backends.llvm.paired import has_pairs, paired_module
 from graphc.backends.llvm.target import Target
 
-WORK = {"f16": np.float32, "bf16": np.float32, "i8": np.int16}
+WORK = {"f16": np.float32, "bf16": np.float32, "pairs": np.float32, "i8": np.int16}
 SMALL = {"PANEL_BYTES": 4096, "BLOCK_BYTES": 16 << 10, "SLICE_BYTES": 32 << 10}  # so that small matrices have several blocks of each kind
 
 
@@ -23,7 +24,8 @@ SMALL = {"PANEL_BYTES": 4096, "BLOCK_BYTES": 16 << 10, "SLICE_BYTES": 32 << 10} 
 def compiled(kind: str, target: Target, small: bool) -> tuple[Any, Shape, Any]:
     """(the product, the sizes of its blocks, what must stay alive)."""
     with mock.patch.multiple(blocked, **(SMALL if small else {})):
-        (name, text), shape = blocked_module(kind, target), Shape(kind, target)
+        make, numbers_ = (paired_module, "bf16") if kind == "pairs" else (blocked_module, kind)
+        (name, text), shape = make(numbers_, target), Shape(numbers_, target)
     main, engine = loaded(name, text, target)
     return main, shape, engine
 
@@ -66,6 +68,29 @@ def test_kinds(kind: str, target: Target) -> None:
                 np.testing.assert_array_equal(got, expected(a, b))
             else:
                 assert np.array_equal(got, expected(a, b)), (m, n, k)
+
+
+@pytest.mark.skipif(not has_pairs("bf16", HOST), reason="this processor has no instruction for pairs of bfloat16")
+@pytest.mark.parametrize("a_unit", ["col", "row", None])
+@pytest.mark.parametrize("b_unit", ["col", "row", None])
+def test_pairs_have_the_bits_of_numbers_one_by_one(a_unit: str | None, b_unit: str | None) -> None:
+    """Also where the instruction alone would make zeros of subnormal numbers, and with an odd number of sums."""
+    shape = compiled("pairs", HOST, True)[1]
+    for m, n, k in [(1, 1, 1), (7, shape.columns + 1, 0), (shape.high + 1, 2 * shape.wide + 3, 4 * shape.deep + 17), (17, 16, 2 * shape.deep), (16, 65, 35)]:
+        plain = numbers("bf16", m, k), numbers("bf16", k, n)
+        cases = [plain]
+        if m and k > 16:
+            small, special = [x.copy() for x in plain], [x.copy() for x in plain]
+            small[0][m // 2] *= DTYPES["bf16"](1e-30)
+            small[1][:, n // 2] *= DTYPES["bf16"](3e-39)
+            special[0][0, 1], special[1][3, 0], special[1][4, n - 1] = np.inf, -np.inf, np.nan
+            cases += [(small[0], small[1]), (special[0], special[1])]
+        for a, b in cases:
+            x, y = laid(a, a_unit), laid(b, b_unit)
+            got, want = product("pairs", HOST, x, y, [(0, m // 2), (m // 2, m)]), product("bf16", HOST, x, y)
+            nan = np.isnan(want.astype(np.float32))
+            assert (np.isnan(got.astype(np.float32)) == nan).all()
+            assert (got.view(np.uint16) == want.view(np.uint16))[~nan].all(), (m, n, k)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)

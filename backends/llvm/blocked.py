@@ -164,9 +164,9 @@ class BlockWriter:
 
     # -- a tile -----------------------------------------------------------------------------------
 
-    def tile(self) -> None:
+    def tile(self, name: str = "NAME_tile") -> None:
         """A full tile: ``c[r, :] = (c[r, :] unless first) + sum over p < deep of a[r, p] * b[p, :]``, in registers."""
-        a_row, c_row, deep, first = self.begin("NAME_tile", "p:c p:a p:b a_row c_row deep first")
+        a_row, c_row, deep, first = self.begin(name, "p:c p:a p:b a_row c_row deep first")
         f, numbers, shape, w = self.f, self.numbers, self.shape, self.shape.lanes
         vector, one = Value(f, "", self.work, w), Value(f, "", self.work)
         lines, sources = ["%c"], ["%a"]
@@ -195,15 +195,19 @@ class BlockWriter:
             for source, row in zip(sources, totals, strict=True):
                 x = f.splat(memory.load(self.at(source, p.index, self.work), one), w)
                 for total, y in zip(row, vectors, strict=True):
-                    p.next(total, numbers.madd(x, y, total))
+                    p.next(total, self.madd(x, y, total, name))
         for row, places_of in zip(totals, places, strict=True):
             for x, place in zip(row, places_of, strict=True):
                 memory.store(place, x)
         f.finish()
 
+    def madd(self, x: Value, y: Value, total: Value, name: str) -> Value:
+        """What a tile of this name does with two packed elements."""
+        return self.numbers.madd(x, y, total)
+
     def edge(self) -> None:
         """A tile of which only some rows and columns are part of C: on the stack, with A's last row again and again."""
-        a_row, c_row, deep, first, rows, columns = self.begin("NAME_edge", "p:c p:a p:b a_row c_row deep first rows columns")
+        a_row, c_row, deep, first, rows, columns = self.begin("NAME_edge", "p:c p:a p:b a_row c_row deep first rows columns p:tile")
         f, shape, w, one = self.f, self.shape, self.shape.lanes, self.i64(1)
         f.line(f"%buffer = alloca [{shape.rows * shape.columns} x {LLVM[self.work]}], align 64")
 
@@ -223,7 +227,7 @@ class BlockWriter:
         with f.when(first.eq(0), "go_on"):
             moved(False)
         numbers = ", ".join(f"i64 {x.ref}" for x in (a_row, self.i64(shape.columns), deep, first))
-        f.line(f"call void @NAME_tile(ptr %buffer, ptr %a, ptr %b, {numbers})")
+        f.line(f"call void %tile(ptr %buffer, ptr %a, ptr %b, {numbers})")
         moved(True)
         f.finish()
 
@@ -259,6 +263,7 @@ class BlockWriter:
                     with f.loop(at.index, end, self.i64(shape.high), "high") as row:
                         high = (end - row.index).minimum(shape.high)
                         pack_a(scratch, row.index, at_k.index, high, deep)
+                        care = self.careful(scratch, high * shape.deep)
                         if shape.rounded:
                             to, step = self.at(rounded, (row.index - at.index) * shape.wide, self.work), self.i64(shape.wide)
                         else:
@@ -267,19 +272,28 @@ class BlockWriter:
                             count, panel = (wide - j.index).minimum(shape.columns), self.at(panels, j.index * deep, self.work)
                             with f.when(row.index.eq(at.index), "begins"):
                                 pack_b(panel, column.index + j.index, at_k.index, count, deep)
-                            self.tiles(self.at(to, j.index, self.work), step, scratch, panel, count, high, deep, first)
+                            form = self.form(care, panel, deep * shape.columns)
+                            self.tiles(self.at(to, j.index, self.work), step, scratch, panel, count, high, deep, first, form)
                 if shape.rounded:
                     self.narrowed(rounded, self.at(c, column.index, self.storage), wide, c_row, at.index, end)
 
-    def tiles(self, c: str, c_row: Value, block: str, panel: str, columns: Value, high: Value, deep: Value, first: Value) -> None:
+    def careful(self, packed: str, count: Value) -> Value | None:
+        """Does what is packed need another form of the tile?  None: there is no other."""
+        return None
+
+    def form(self, care: Value | None, panel: str, count: Value) -> str:
+        """The function of a tile, for a block of rows and a panel."""
+        return "@NAME_tile"
+
+    def tiles(self, c: str, c_row: Value, block: str, panel: str, columns: Value, high: Value, deep: Value, first: Value, form: str) -> None:
         """A block of rows times a panel."""
         f, shape = self.f, self.shape
         with f.loop(self.i64(0), high, self.i64(shape.rows), "tile") as r:
             rows = (high - r.index).minimum(shape.rows)
             to, a = self.at(c, r.index * c_row, self.work), self.at(block, r.index * shape.deep, self.work)
             args = f"ptr {to}, ptr {a}, ptr {panel}, i64 {shape.deep}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
-            f.either(rows.eq(shape.rows) & columns.eq(shape.columns), "tile", lambda: f.line(f"call void @NAME_tile({args})"),
-                     lambda: f.line(f"call void @NAME_edge({args}, i64 {rows.ref}, i64 {columns.ref})"))
+            f.either(rows.eq(shape.rows) & columns.eq(shape.columns), "tile", lambda: f.line(f"call void {form}({args})"),
+                     lambda: f.line(f"call void @NAME_edge({args}, i64 {rows.ref}, i64 {columns.ref}, ptr {form})"))
 
     def even(self, k: Value) -> Value:
         """How much of k a block takes: as few blocks as can be, of one size, in whole vectors."""

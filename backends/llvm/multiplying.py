@@ -19,6 +19,7 @@ from graphc import dims
 from graphc.backends.llvm import costs
 from graphc.backends.llvm.blocked import Shape, blocked_module
 from graphc.backends.llvm.costs import thinness
+from graphc.backends.llvm.paired import has_pairs, paired_module
 from graphc.backends.llvm.products import Product as Spec
 from graphc.backends.llvm.products import product_module, row_grain
 from graphc.backends.llvm.target import Target
@@ -36,6 +37,8 @@ __all__ = ["Multiplying", "kind_of", "most_chunks"]
 LARGE, LEAST_ROWS, LEAST_COLUMNS = 12 << 20, 24, 48
 #: rows of A this far apart share few places of a cache: blocks pay from so many of them, and so many rows of C, on
 PAGE, FAR, FAR_ROWS = 4096, 256, 96
+#: sums from which pairs pay
+PAIRED = 32
 #: rows or columns of C in a chunk of a blocked product at least, and chunks at most (each has scratch memory of its own)
 LEAST_CHUNK, MOST_CHUNKS = 128, 64
 #: rows of C up to which several threads take columns, so that each reads a part of B only
@@ -154,6 +157,8 @@ class Multiplying:
         enough = _and(self._compare(m, LEAST_ROWS), self._compare(n, LEAST_COLUMNS))
         if enough is False:
             return False
+        if has_pairs(spec.kind, self.target):
+            return _and(enough, self._compare(k, PAIRED))
         big: bool | Value = self._compare(k * n * dtype.itemsize, LARGE)
         if far is not None:
             apart = self._apart(far)
@@ -257,7 +262,7 @@ class Multiplying:
     def _in_blocks(self, kind: str, dtype: np.dtype[Any], pointers: Sequence[str], numbers: Sequence[str], m: Size, n: Size, k: Size) -> None:
         """A large product: the longer side of C is shared out, and each chunk packs what it needs."""
         f, shape = self.f, Shape(kind, self.target)
-        name = self.made(blocked_module, kind, self.target)
+        name = self.made(paired_module if has_pairs(kind, self.target) else blocked_module, kind, self.target)
         self.module.declare(name, _PRODUCT)
         nbytes = (shape.scratch * shape.bytes + 63) // 64 * 64
         most = most_chunks()
