@@ -202,7 +202,7 @@ def node_flops(node: Node) -> Size:
     if isinstance(body, Graph):
         total = _sum(node_flops(inner) for inner in body.nodes)
         return total * (node.outputs[0].type.shape[0] if node.op.name == "each" else 1)
-    if node.op.name == "matmul":
+    if node.op.name in ("matmul", "sifted_matmul"):
         return 2 * dims.product(node.outputs[0].type.shape) * node.inputs[0].type.shape[-1]
     if isinstance(node.op, Convolution):
         shapes = dict(zip(node.op.factors, (v.type.shape for v in (*node.inputs[:2], *node.outputs)), strict=True))

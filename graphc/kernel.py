@@ -396,7 +396,7 @@ class Program:
     ``arguments`` are the slabs of the graph's inputs, then of its shared variables.  Several steps may write parts of one
     slab, or write over it; nothing reads it before all of it is written.  Every root is an "output" or "fresh" slab of its own.  ``arena`` is the size of the arena in bytes.  ``guards`` are formulas that are 0 in
     every call whose sizes the program is for; ``checks`` are slabs of one bool that are False after every run that
-    met no wrong data.  Where one is not, the careful evaluation of the graph says what is wrong.
+    met no wrong data (and, for ``doubts``, no nan or inf).  Where one is not, the careful evaluation of the graph says what is wrong.
     """
 
     graph: Graph
@@ -408,6 +408,7 @@ class Program:
     arena: Size = 0
     guards: tuple[Size, ...] = ()
     checks: tuple[int, ...] = ()
+    doubts: frozenset[int] = frozenset()  # checks that only say that values may be wrong: what follows may run
 
     def slab(self, dtype: DType, shape: Sequence[Size], place: str, name: str = "", var: Var | None = None, data: Any = None) -> int:
         """A new slab: its id."""

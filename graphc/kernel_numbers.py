@@ -49,7 +49,7 @@ def samples(sizes: Iterable[Size], counts: Iterable[Size] = (), relations: Seque
             if least == 0 and attempt % 3 == 1:
                 continue  # all the same: all zeros say little
             env = _choice(symbols, relations, attempt, least)
-            if env is not None and env not in found and _sound(env, every, counts, relations):
+            if env is not None and env not in found and sound(env, every, counts, relations):
                 found.append(env)
     return found
 
@@ -92,7 +92,7 @@ def _solved(relations: Sequence[Relation], env: dict[Symbol, int]) -> bool:
     return True
 
 
-def _sound(env: Env, sizes: Sequence[Size], counts: Sequence[Size], relations: Sequence[Relation]) -> bool:
+def sound(env: Env, sizes: Sequence[Size], counts: Sequence[Size], relations: Sequence[Relation]) -> bool:
     try:
         for r in relations:
             a, b = dims.evaluate(r.a, env), dims.evaluate(r.b, env)

@@ -40,7 +40,7 @@ from graphc.ir import Array, Relation
 from graphc.kernel import ORDERED, PLACES, CallOut, Kernel, Launch, Ordered, Product, Program, Slab, Step, Sweep, View
 from graphc.kernel_accesses import Accesses
 from graphc.kernel_form import Form
-from graphc.kernel_numbers import Env, Numbers, samples
+from graphc.kernel_numbers import Env, Numbers, samples, sound
 
 __all__ = ["verify_kernel", "verify_program"]
 
@@ -84,6 +84,7 @@ class _Program:
         self.known: set[Symbol] = set()  # data symbols that a step has found out
         self.written: dict[int, list[Array | None]] = {}  # of slabs: for each env which elements are there
         self.block = False  # inside of a sweep?
+        self.followed: frozenset[int] | None = None  # inside of a sweep whose blocks were all looked at so far: what it writes that nothing wrote before
         self.passed: frozenset[int] = frozenset()  # slabs that a sweep writes and reads row by row: never whole in between
         relations = [*(r for r, _ in program.graph.relations), *(Relation("equal", guard, 0) for guard in program.guards)]
         counts = [size for s in self.slabs for size in s.shape]
@@ -96,6 +97,7 @@ class _Program:
             else:
                 rest += self.sizes(step)
         self.envs = samples(rest, counts, relations)
+        self.envs += _longer(program, self.envs, counts, relations)
 
     def fail(self, message: str) -> NoReturn:
         raise VerificationError(f"{self.label}: {message}", self.where)
@@ -237,11 +239,29 @@ class _Program:
             self.agree(b.shape[lead + sums + k], out.shape[lead + rows + k], "something times {} columns gives {} columns")
         if set(step.reads) & set(step.writes):
             self.fail("it writes to what it reads")
+        self.added(step)
         if step.axes != (1, 1, 1) and not _dense_groups(out, lead, rows):
             self.fail("the axes of the result's rows and those of its columns are not dense")
         for env in self.envs:
             if not _distinct(out, env):
                 self.fail("two elements of the result lie in one place")
+
+    def added(self, step: Product) -> None:
+        """Does it add to what is there, and write where nothing is?"""
+        if step.adds != 0 and not self.block:
+            self.fail("it adds, outside of a sweep")
+        s = step.out.slab
+        for n, env in enumerate(self.envs if self.followed is not None and s in self.followed else ()):
+            size, mark = self.number(self.slabs[s].elements, env), (self.written.get(s) or [None] * len(self.envs))[n]
+            if size > MOST:
+                continue
+            at = _elements(step.out, env)
+            there = np.zeros(at.shape, np.bool_) if mark is None else mark[at]
+            if self.number(step.adds, env):
+                if not there.all():
+                    self.fail(f"it adds to element {int(at[np.argmin(there)])} of {self.text(s)}, which no step has written{_at(env)}")
+            elif there.any():
+                self.fail(f"it writes over what blocks before have added up, in element {int(at[np.argmax(there)])} of {self.text(s)}{_at(env)}")
 
     def ordered(self, step: Ordered) -> None:
         out, axis = step.out, step.axis
@@ -282,6 +302,7 @@ class _Program:
             self.writers, self.readers = [list(x) for x in outer[2]], [list(x) for x in outer[3]]
             for at, own in enumerate(some):
                 self.envs = [own]
+                self.followed = frozenset(s for s in writes if not outer[2][s]) if at < BLOCKS // 2 or len(some) == len(blocks) else None
                 for s in held:
                     self.writers[s], self.readers[s] = [], []
                     size = self.number(self.slabs[s].elements, own)
@@ -306,7 +327,7 @@ class _Program:
                 if mark is not None and len(some) < len(blocks):
                     mark[:] = True
                 outer[1].setdefault(s, [None] * len(outer[0]))[n] = mark
-        self.block, self.passed, self.label = False, frozenset(), label
+        self.block, self.passed, self.label, self.followed = False, frozenset(), label, None
         self.envs, self.written, self.writers, self.readers = outer
 
     # -- what is there ------------------------------------------------------------------------
@@ -464,6 +485,21 @@ class _Program:
                         self.fail(f"{self.text(s.id)} and {self.text(t.id)} are needed at one time and lie in one place{_at(env)}")
                 if s.inplace >= 0 and begin[k] != self.number(self.slabs[s.inplace].offset, env):
                     self.fail(f"{self.text(s.id)} does not lie in the place of {self.text(s.inplace)}{_at(env)}")
+
+
+def _longer(program: Program, envs: Sequence[Env], counts: Sequence[Size], relations: Sequence[Relation]) -> list[dict[Symbol, int]]:
+    """Choices with which the sweeps have more than one block, the last one of fewer rows."""
+    found: list[dict[Symbol, int]] = []
+    for step in program.steps:
+        if not isinstance(step, Sweep) or isinstance(step.rows, int):
+            continue
+        for env in envs:
+            more = {**env, **dict.fromkeys(dims.symbols(step.rows), step.block + 1)}
+            if all(env.values()) and sound(more, [s for s in counts if not isinstance(s, int)], [s for s in counts if not isinstance(s, int)], relations):
+                if more not in found:
+                    found.append(more)
+                break
+    return found
 
 
 def _dense_groups(out: View, lead: int, rows: int) -> bool:

@@ -9,6 +9,7 @@ one iteration space.  Softmax, layer norm and their gradients are one kernel eac
 all their reductions keep.  Nodes are visited consumers first.  A node joins the kernel of its consumers where
 
     the loops agree    each of its values is needed at one place, and there is a grid that suits all reductions
+    so does memory     a kernel has lanes along one range, so its large arrays should run along that one: A @ (B @ v) is two kernels
     no cycle arises    nothing that the kernel needs is computed from what it gives
     it costs less      see below
 
@@ -32,7 +33,7 @@ a kernel holds at most ``MOST_NODES``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from graphc import dims
@@ -40,7 +41,7 @@ from graphc.ir import Graph, Node, Type, Var, make_node, with_inputs
 from graphc.ops.control import fused_op
 from graphc.passes.bodies import Shape, is_counter, is_gather, is_move, is_pointwise, moves_inside, reduction_of
 from graphc.passes.context import Context, Rewrite
-from graphc.passes.labels import Labels, Reduced, Stored, Unlabelled, grid_of, ranges_of
+from graphc.passes.labels import Label, Labels, Reduced, Stored, Unlabelled, along, grid_of, ranges_of, sources
 from graphc.passes.native import is_native
 
 BYTES_PER_FLOP = 2.0
@@ -56,6 +57,8 @@ ONE_CORE = 1 << 14
 MOST_STEPS = 100
 #: bytes of an operand for whose sake kernels are joined
 SHARED_BYTES = 1 << 12
+#: elements of an array that may as well be read one by one
+FEW_ELEMENTS = 1 << 9
 
 
 class _Kernel:
@@ -171,6 +174,8 @@ class _Grouping:
         reductions = [*kernel.reductions, i] if reduces else kernel.reductions
         if not plain and not self._nest(labels, [*kernel.members, i], reductions, stored and v):
             return False
+        if (reduces or commit) and not self._one_way(i, labels, kernel, commit or (kernel,)):
+            return False
         kernel.labels, kernel.reductions = labels, list(reductions)
         kernel.members.append(i)
         kernel.members.sort(reverse=True)
@@ -191,18 +196,35 @@ class _Grouping:
         again = 1.0
         for (reader, _), place in labels.uses.get(v, {}).items():
             own = {labels.find(r) for r in place if r >= 0}
-            loops = [labels.find(r) for r in labels.values.get(reader.outputs[0], ()) if r >= 0]
-            inner = max((i for i, r in enumerate(loops) if r in own), default=-1)
-            times = 1.0  # loops outside the innermost one that it depends on
-            for r in loops[:max(inner, 0)]:
-                times *= 1.0 if r in own else self._size(labels.extents[r])
-            again = max(again, times)
+            for label in self._around(labels, reader, kernel):
+                loops = [labels.find(r) for r in label if r >= 0]
+                inner = max((i for i, r in enumerate(loops) if r in own), default=-1)
+                times = 1.0  # loops outside the innermost one that it depends on
+                for r in loops[:max(inner, 0)]:
+                    times *= 1.0 if r in own else self._size(labels.extents[r])
+                again = max(again, times)
         if again <= 1.0:
             return True
         elements = self.elements(v.type.shape)
         if node.op.flops <= CHEAP_OUTER and elements >= MUCH * sum(self.elements(x.type.shape) for x in node.inputs):
             return True
         return BYTES_PER_FLOP * node.op.flops * elements * (again - 1) <= 2 * self.bytes(v.type)
+
+    def _around(self, labels: Labels, reader: Node, kernel: _Kernel) -> Iterator[Label]:
+        """The loops around what a node reads, outermost first; a node that only moves axes runs in those of its own readers, which follow memory."""
+        if not is_move(reader):
+            yield labels.values.get(reader.outputs[0], ())
+            return
+        nodes = {reader}
+        for i in reversed(kernel.members):  # operands first
+            node = self.nodes[i]
+            if nodes.isdisjoint([v.node for v in node.inputs]):
+                continue
+            if is_move(node):
+                nodes.add(node)
+            elif node not in labels.over:
+                *_, (_, label) = sources(labels, node.outputs[0], labels.values[node.outputs[0]])
+                yield label
 
     def _nest(self, labels: Labels, members: Sequence[int], reductions: Sequence[int], stored: Any, copied: int = -1) -> bool:
         """Is there a loop nest for these members, and does it store each of its results once?  ``copied``: a member that is no result."""
@@ -251,6 +273,63 @@ class _Grouping:
             ranges = ranges_of(labels, labels.values[node.outputs[0]])
             needed |= own if i in is_reduction else {r for r in own if not ranges <= kept[r]}
         return needed, below
+
+    # -- the lanes ----------------------------------------------------------------------------
+
+    def _one_way(self, i: int | None, labels: Labels, kernel: _Kernel, parts: Sequence[_Kernel]) -> bool:
+        """Do large arrays run through memory along one range, once the kernel computes node ``i`` (if any) too?
+
+        Those that run along another than the lanes are read element by element.  So ``parts`` of the kernel, or what a reduction reads
+        and the rest, that have no range in common are better apart, unless they read one array together.
+        """
+        node = self.nodes[i] if i is not None else None
+        kept = ranges_of(labels, labels.values[node.outputs[0]]) if node is not None else frozenset()
+        inside = set(kernel.members)
+        lanes: set[int] = set()
+        read: dict[Var, list[Label]] = {}
+        for part in parts:
+            found = self._lanes(labels, part.members, inside, kept, read)
+            if lanes and found and not lanes & found:
+                return False
+            lanes |= found
+        if lanes and lanes <= kept and len({self._ranges(labels, part) for part in parts}) > 1:
+            return False  # the lanes would be those of the outer loop, which goes through all arrays in narrow strips
+        if i is None or node is None or node not in labels.over or not lanes or self.elements(node.inputs[0].type.shape) <= FEW_ELEMENTS:
+            return True
+        over, x, lane = ranges_of(labels, labels.over[node]), node.inputs[0], -1
+        for v, label in sources(labels, x, labels.uses[x][node, 0]):
+            lane = along(label)
+            if any(all(a == b or (b in over and a not in kept) for a, b in zip(other, label, strict=True)) for other in read.get(v, ())):
+                return True  # the reduction reads what the kernel reads already
+        if lane in kept and i in self._needed(labels, [*kernel.members, i], [*kernel.reductions, i])[0]:
+            return False  # narrow strips again
+        return lane in lanes
+
+    def _lanes(self, labels: Labels, members: Sequence[int], inside: set[int], kept: frozenset[int], read: dict[Var, list[Label]]) -> set[int]:
+        """The ranges along which operands and results of these members run in memory; what they read and where is noted in ``read``."""
+        lanes: set[int] = set()
+        nodes = {self.nodes[k] for k in members}
+        for v, places in labels.uses.items():
+            for (reader, _), place in places.items():
+                if reader not in nodes or not ranges_of(labels, place) >= ranges_of(labels, labels.values[reader.outputs[0]]):
+                    continue  # what is read again for each round of another loop stays in the cache
+                label = place
+                for w, label in sources(labels, v, place):
+                    read.setdefault(w, []).append(label)
+                if self._large(labels, v, place, kept):
+                    lanes.add(along(label))
+        for k in members:
+            v = self.nodes[k].outputs[0]
+            if self.nodes[k] in self.returned or any(u not in inside for u in self.consumers[k]):
+                label = labels.label(labels.values[v])
+                if self._large(labels, v, label, kept):
+                    lanes.add(along(label))
+        return lanes
+
+    def _large(self, labels: Labels, v: Var, label: Label, kept: frozenset[int]) -> bool:
+        """Does a loop run along the array, other than the outer ones?"""
+        ranges = ranges_of(labels, label)
+        return len(ranges) > 1 and not ranges <= kept and self.elements(v.type.shape) > FEW_ELEMENTS
 
     # -- several kernels ----------------------------------------------------------------------
 
@@ -329,7 +408,7 @@ class _Grouping:
         spaces = [self._ranges(joined.labels, k) for k in (a, b)]
         if not (spaces[0] <= spaces[1] or spaces[1] <= spaces[0]):
             return None
-        if not self._nest(joined.labels, joined.members, joined.reductions, None):
+        if not self._nest(joined.labels, joined.members, joined.reductions, None) or not self._one_way(None, joined.labels, joined, (a, b)):
             return None
         self.spans.note(joined.members)
         for i in joined.members:

@@ -11,9 +11,9 @@ Picking elements (``sqrt(x)[0]``) makes exact zeros too, for what was not picked
 *local*: it goes through elementwise and linear ops only, so that the loss of a classifier, which
 picks one column of a row, costs its products nothing.
 
-Linear ops need no guard.  Products and convolutions mix good and bad rows in one sum, so
-their *operand* is cleaned instead: entries that are not finite and that only meet
-zero cotangents become 0.
+Linear ops need no guard.  Products mix good and bad terms in one sum: theirs become products in which a
+zero of the cotangent meets nothing (``sifted_matmul``).  Convolutions and einsums have their *operand*
+cleaned instead: entries that are not finite and that only meet zero cotangents become 0.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from graphc.ops import movement
 from graphc.ops.arithmetic import where
 from graphc.ops.broadcasting import sum_to
 from graphc.ops.comparison import equal, isfinite, logical_and, logical_not, logical_or, not_equal
+from graphc.ops.contraction import MatMul, sifted_grad
 from graphc.ops.convolution import Convolution, met
 from graphc.ops.core import constant_value
 from graphc.ops.elementwise_base import Elementwise
@@ -41,7 +42,7 @@ SELECTING = frozenset({"where", "maximum", "minimum", "relu", "clip", "cast", "c
 
 def starts_taint(node: Node) -> int:
     """The taint of what flows back through this node even if nothing tainted flows into it."""
-    return FULL if node.op.name == "where" else LOCAL if node.op.name in PICKING else 0
+    return FULL if node.op.name in ("where", "sifted_matmul") else LOCAL if node.op.name in PICKING else 0
 
 
 def carries(node: Node, taint: int) -> int:
@@ -65,6 +66,8 @@ def guarded_bprop(node: Node, position: int, inputs: Sequence[Var], cotangents: 
             return op.bprop_at(position, inputs, node.outputs, [d], node.attrs)
         full = grad(d, node.outputs[0], *inputs)
         return None if full is None else sum_to(_cleaned(full, equal(d, 0)), inputs[position])
+    if taint == FULL and isinstance(op, MatMul) and d is not None:
+        return sifted_grad(position, inputs, d)
     if taint == FULL and op.kind == "contraction" and d is not None:
         cleaned = list(inputs)
         for k, (other, meets) in enumerate(zip(inputs, _meets(node, position, inputs, d), strict=True)):
@@ -110,10 +113,6 @@ def _no_flow(node: Node, result: Var, cotangents: Sequence[Var | None]) -> Var:
 def _meets(node: Node, position: int, inputs: Sequence[Var], d: Var) -> list[Var | None]:
     """For each other operand: which of its entries meet a cotangent that is not 0 (shaped to broadcast against it)."""
     flows = not_equal(d, 0)
-    if node.op.name == "matmul":
-        axis = d.type.ndim - 2 if position == 0 else d.type.ndim - 1
-        meets = any_(flows, (axis,), True)
-        return [None if k == position else meets for k in range(2)]
     if isinstance(node.op, Convolution):
         return [met(node, flows, 2, k) if k == 1 - position else None for k in range(len(inputs))]
     terms, _, result = node.attrs["subscripts"].partition("->")

@@ -16,19 +16,22 @@ value depends on both.  An operand of the body may be read at any number of plac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from graphc import dims
 from graphc.dims import Size
 from graphc.ir import Node, Var
 from graphc.ops.core import size_of_op
-from graphc.passes.bodies import is_gather, is_window, moves_inside, reduction_of
+from graphc.passes.bodies import MOVES, is_gather, is_move, is_pointwise, is_window, moves_inside, reduction_of
 
-__all__ = ["Label", "Labels", "Reduced", "Stored", "Unlabelled", "grid_of", "label_body", "ranges_of"]
+__all__ = ["Label", "Labels", "Reduced", "Stored", "Unlabelled", "along", "grid_of", "label_body", "ranges_of", "sources"]
 
 #: for each axis the range that runs along it; -1 where the size is 1
 Label = tuple[int, ...]
+
+#: ops that are looked through on the way to the array that is read
+MOST_SOURCES = 8
 
 
 class Unlabelled(Exception):
@@ -168,7 +171,7 @@ class Labels:
                         self.same(a, b)
         labels = [*self.values.values(), *(label for places in self.uses.values() for label in places.values())]
         if labels and len(self.ranges) > max(len(label) for label in labels):
-            full = max(labels, key=len)
+            full = max(labels, key=lambda label: sum(r >= 0 for r in label))
             for label in labels:
                 for a, b in zip(reversed(full), reversed(label), strict=False):
                     if a >= 0 and b >= 0:
@@ -212,6 +215,26 @@ def wanted(labels: Labels, node: Node, position: int, label: Label) -> Label | N
         return None if reduced is None else _reduced(labels, node, shape, reduced[1], label, len(result) == len(shape))
     lead = len(result) - len(shape)
     return tuple([-1 if dims.is_one(s) else label[lead + i] for i, s in enumerate(shape)])
+
+
+def sources(labels: Labels, v: Var, label: Label) -> Iterator[tuple[Var, Label]]:
+    """A value and, one after the other, what it is computed from element by element, as far as that is as large; with the label of each."""
+    for _ in range(MOST_SOURCES):
+        yield v, labels.label(label)
+        node = v.node
+        if node is None or not (is_pointwise(node) or is_move(node)):
+            return
+        moved = node.op.name in MOVES
+        k = next((k for k, x in enumerate(node.inputs) if moved or x.type.shape == v.type.shape), -1)
+        place = wanted(labels, node, k, label) if k >= 0 else None
+        if place is None:
+            return
+        v, label = node.inputs[k], place
+
+
+def along(label: Label) -> int:
+    """The range along which memory runs in an array that is read there."""
+    return next((r for r in reversed(label) if r >= 0), -1)
 
 
 def _reduced(labels: Labels, node: Node, shape: Sequence[Size], axes: Sequence[int], label: Label, keep: bool) -> Label:

@@ -28,7 +28,7 @@ from graphc.ir import Graph, Node, Var, apply, make_node, with_inputs
 from graphc.kernel import CallOut, Launch, Ordered, Product, Program, View, contiguous
 from graphc.ops.arithmetic import add, pos, where
 from graphc.ops.broadcasting import broadcast_to_op
-from graphc.ops.comparison import greater_equal, less, logical_or
+from graphc.ops.comparison import greater_equal, isfinite, less, logical_not, logical_or
 from graphc.ops.control import fused_op
 from graphc.ops.core import cast, cast_op, constant, constant_op, dim_of, dim_op, is_door, size_of_op
 from graphc.ops.cumulative import accumulator
@@ -117,8 +117,10 @@ class _Lowering:
             self.fused(node)
         elif (view := self.moved(node)) is not None:
             self.views[node.outputs[0]] = view
-        elif op.name == "matmul" and native_product(node):
+        elif op.name in ("matmul", "sifted_matmul") and native_product(node):
             self.product(node)
+            if op.name == "sifted_matmul":
+                self.doubted(node)
         elif op.name in CONVOLUTIONS and len(node.inputs) == 2 and is_plain(node) and native_product(node) and is_bare(node):
             self.contraction(node)
         elif op.name == "within":
@@ -400,6 +402,17 @@ class _Lowering:
         else:
             self.place(out, "arena")
         self.program.steps.append(Product(a, b, self.views[out], (1, 1, 1), node.origin))
+
+    def doubted(self, node: Node) -> None:
+        """A product in which zeros meet nothing is an ordinary one if that is finite, which the careful evaluation need not be asked then."""
+        v = node.outputs[0]
+        inner = Var(v.type, name=v.name)
+        with on_behalf_of(node.origin):
+            bad = any_(logical_not(isfinite(inner)))
+        slab = self.program.slab(bad.type.dtype, (), "arena", "doubt")
+        self.program.checks = (*self.program.checks, slab)
+        self.program.doubts |= {slab}
+        self.launch(Graph([inner], [bad], name=self.name("doubt")), {inner: self.source(v)}, [slab], node.origin)
 
     def contraction(self, node: Node) -> None:
         self.place(node.outputs[0], "arena")

@@ -73,7 +73,7 @@ def recompute(graph: Graph, context: Context) -> Graph:
 
 def is_seed(node: Node) -> bool:
     """A product whose result is much larger than its operands, and too large to keep."""
-    if node.op.name != "matmul" or not is_float(node.outputs[0].type.dtype):
+    if node.op.name not in ("matmul", "sifted_matmul") or not is_float(node.outputs[0].type.dtype):
         return False
     out = node.outputs[0].type
     k, n, total = node.inputs[0].type.shape[-1], out.shape[-1], dims.product(out.shape)

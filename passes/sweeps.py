@@ -1,6 +1,6 @@
 """``sweeps``: products whose results are large and only looked at row by row are not written out.
 
-What it promises: the same values, bit for bit; every slab that it takes out of memory is written by one step and read by steps of the same sweep.
+What it promises: the same values, the same bits for any number of threads (a kernel of few rows may add up in another order than one of many); every slab that it takes out of memory is written by one step and read by steps of the same sweep.
 
 Attention is the case that matters: ``softmax(Q K') V`` makes arrays of T x T numbers between arrays of T x d.  Here the product, what a
 kernel makes of its rows, the product that takes these rows and the sums over them (the gradients of K and V) become one ``Sweep``:
@@ -125,8 +125,10 @@ class _Sweeping:
             step = self.steps[i]
             if found.simple and isinstance(step, Product) and len(grown.held) > 1 and i not in found.members:
                 return None
-            if not isinstance(step, Launch | Product) or restricted(step, rows, block, grown.held, passed) is None:
+            if not isinstance(step, Launch | Product) or (part := restricted(step, rows, block, grown.held, passed)) is None:
                 return None
+            if isinstance(part, Product) and along(step, part) and self.slabs[part.out.slab].dtype.itemsize < 4:
+                return None  # it would be rounded after every block
         return None if self.between(grown.members) else grown
 
     def passed(self, found: _Found) -> Widths | None:
@@ -276,6 +278,11 @@ class _Sweeping:
         return self.copies[v]
 
 
+def along(step: Launch | Product, part: Product) -> bool:
+    """Does the part sum over the block's rows?"""
+    return isinstance(step, Product) and step.a.shape[-1] != part.a.shape[-1]
+
+
 def _guess(size: Size) -> int:
     """A number for a size."""
     if isinstance(size, int):
@@ -302,7 +309,7 @@ def _dependents(program: Program) -> list[list[int]]:
             read.setdefault(s, []).append(i)
         for s in step.writes:
             wrote.setdefault(s, []).append(i)
-        if isinstance(step, CallOut) or any(s in program.checks for s in step.writes):
+        if isinstance(step, CallOut) or any(s in program.checks and s not in program.doubts for s in step.writes):
             for j in range(i):
                 after[j].add(i)
             barriers = [i]

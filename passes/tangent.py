@@ -20,6 +20,7 @@ from graphc.ops import movement
 from graphc.ops.arithmetic import add, where
 from graphc.ops.broadcasting import same_shape
 from graphc.ops.comparison import equal, isfinite, logical_and, logical_not, logical_or, not_equal
+from graphc.ops.contraction import MatMul
 from graphc.ops.convolution import Convolution, met
 from graphc.ops.elementwise_base import Elementwise
 from graphc.ops.placeholders import zeros_of
@@ -83,7 +84,7 @@ def _silenced(node: Node, position: int, t: Var, selected: set[Var]) -> Var:
 
 def _meets(node: Node, position: int, k: int, flows: Var) -> Var:
     """Which entries of operand ``position`` meet a True in ``flows``, which is shaped as operand ``k``."""
-    if node.op.name == "matmul":
+    if isinstance(node.op, MatMul):
         rank = flows.type.ndim
         some = any_(flows, (rank - 1 if position == 0 else rank - 2,), True)
         return movement.transpose(some, (*range(rank - 2), rank - 1, rank - 2))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import arguments_for, draw_graph
 
+import graphc as gc
 from graphc import dims
 from graphc.errors import GraphcTypeError
 from graphc.ir import Graph, Node, Op, Type, Var, apply, make_node
+from graphc.kernel import Kernel, Launch
 from graphc.ops import OPS
 from graphc.ops.broadcasting import broadcast_to
 from graphc.ops.contraction import matmul
@@ -236,3 +240,93 @@ def test_from_where_earlier_nodes_are_reached() -> None:
     for members in ([9, 3], [15, 12, 8], [17, 16], [6, 5]):
         spans.note(members)
     assert [spans.last(n) for n in (0, 2, 3, 5, 11, 16, 19)] == [0, 2, 15, 15, 15, 17, 19]
+
+
+# ---- one way through memory ---------------------------------------------------------------------
+
+
+def loops(g: Callable[..., Any], shapes: tuple[str, ...], **sizes: int | None) -> list[Kernel]:
+    """The kernels of ``g`` for operands of these axes, whose results are those of the reference; a size is known or not."""
+    pytest.importorskip("llvmlite")
+    axes = {letter: sizes.get(letter) or gc.dim(letter) for letter in sorted(set("".join(shapes)))}
+    xs = [gc.tensor(name, shape=tuple(axes[r] for r in letters), dtype="float32") for name, letters in zip("xyzuvw", shapes, strict=False)]
+    y = g(*xs)
+    f = gc.function(xs, y, mode=gc.Mode(backend="llvm"), threads=1)
+    rng = np.random.default_rng(0)
+    arrays = [(rng.normal(size=[sizes.get(r) or 30 + ord(r) % 7 for r in letters]) / 5).astype("float32") for letters in shapes]
+    found, want = f(*arrays), gc.function(xs, y, mode=gc.Mode(backend="reference"))(*arrays)
+    for a, b in zip(found if isinstance(found, list) else [found], want if isinstance(want, list) else [want], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    program = f._compiled.program
+    assert program is not None
+    return [step.kernel for step in program.steps if isinstance(step, Launch)]
+
+
+def across(kernel: Kernel) -> list[str]:
+    """The matrices that are read or written otherwise than along the vector's range."""
+    return [kernel.operands[v.operand].name for v in kernel.values
+            if v.index is not None and len(v.index.terms) > 1 and dict(v.index.terms).get(kernel.vector) != 1]
+
+
+KNOWN = {"a": 64, "b": 48, "c": 80, "d": 56}
+LAYOUTS: dict[str, tuple[Callable[..., Any], tuple[str, ...], int]] = {
+    "two products": (lambda x, y, z: x @ (y @ z), ("ab", "bc", "c"), 2),
+    "one matrix twice": (lambda x, y: x @ (x @ y), ("aa", "a"), 2),
+    "three products": (lambda x, y, z, u: x @ (y @ (z @ u)), ("ab", "bc", "cd", "d"), 3),
+    "in a row": (lambda x, y, z: (x @ y) @ z, ("c", "cb", "ba"), 2),
+    "by columns": (lambda x, y, z: x @ (y.T @ z), ("ab", "cb", "c"), 2),
+    "both turned": (lambda x, y, z: x.T @ (y.T @ z), ("ba", "cb", "c"), 2),
+    "layers": (lambda x, y, z: gc.tanh(x @ gc.tanh(y @ z)), ("ab", "bc", "c"), 2),
+    "cheap layers": (lambda x, y, z: gc.nn.relu(x @ gc.nn.relu(y @ z)), ("ab", "bc", "c"), 2),
+    "two sums": (lambda x, y, z, u: gc.tanh(x @ y + z @ u), ("ab", "b", "ac", "c"), 2),
+    "two sums of one length": (lambda x, y, z, u: gc.tanh(x @ y + z @ u), ("ab", "b", "ab", "b"), 1),
+    "rows and columns": (lambda x, y, z, u: x @ y + z.T @ u, ("ab", "b", "ca", "c"), 2),
+    "outer product": (lambda x, y, z: x[:, None] * (y @ z), ("a", "bc", "c"), 2),
+    "rows of another": (lambda x, y: x / gc.sum(y, axis=1), ("ab", "bc"), 2),
+    "heads": (lambda x, y, z, u: [gc.tanh(x @ gc.tanh(z @ u)), gc.tanh(y @ gc.tanh(z @ u))], ("ab", "cb", "bd", "d"), 3),
+}
+
+
+@pytest.mark.parametrize("sizes", [KNOWN, {}], ids=["known", "unknown"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_large_arrays_are_read_along_memory(name: str, sizes: dict[str, int]) -> None:
+    g, shapes, count = LAYOUTS[name]
+    found = loops(g, shapes, **sizes)
+    assert [across(k) for k in found] == [[]] * count
+
+
+@pytest.mark.parametrize("sizes", [KNOWN, {}], ids=["known", "unknown"])
+def test_gradients_too(sizes: dict[str, int]) -> None:
+    for g, shapes, largest in (
+        (lambda x, y, z: gc.grad(gc.sum(gc.tanh(x @ (y @ z))), z), ("ab", "bc", "c"), 4),
+        (lambda x, y, z: gc.grad(gc.sum(gc.tanh(x @ (y @ z))), [x, y, z]), ("ab", "bc", "c"), 6),
+        (lambda x, y: gc.grad(y @ x @ y, y), ("aa", "a"), 3),
+        (lambda x, y, z, u: gc.grad(gc.sum(gc.tanh(x @ y + z @ u)), [x, y, z, u]), ("ab", "b", "ac", "c"), 7),
+    ):
+        found = loops(g, shapes, **sizes)
+        assert not any(map(across, found)) and len(found) <= largest
+
+
+def test_small_matrices_stay_in_one_kernel() -> None:
+    assert len(loops(lambda x, y, z: x @ (y @ z), ("ab", "bc", "c"), a=16, b=16, c=16)) == 1
+
+
+@pytest.mark.parametrize("sizes", [{"a": 100, "b": 20}, {}], ids=["known", "unknown"])
+def test_what_reads_one_array_shares_a_kernel(sizes: dict[str, int]) -> None:
+    def regression(beta: Var, x: Var, y: Var) -> list[Var]:
+        eta = x @ beta
+        density = gc.sum(y * eta - gc.softplus(eta))
+        return [density, gc.grad(density, beta)]
+
+    found = loops(regression, ("b", "ab", "a"), **sizes)
+    assert len(found) == 1 and not across(found[0])
+    shared: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
+        (lambda x, y: x.T @ (x @ y), ("ab", "b")),
+        (lambda x, y, z: [x @ y, x.T @ z], ("ab", "b", "a")),
+        (lambda x, y, z: x.T @ (gc.exp(x @ y) * (x @ z)), ("ab", "b", "b")),
+        (lambda x: gc.nn.softmax(x), ("ab",)),
+        (lambda x: gc.nn.softmax(x, axis=0), ("ab",)),
+        (lambda x: gc.nn.softmax(x.T), ("ab",)),
+    )
+    for g, shapes in shared:
+        assert len(loops(g, shapes, **sizes)) == 1

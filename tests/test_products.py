@@ -253,6 +253,92 @@ def test_nothing_is_touched_outside_of_the_arrays(target: Target) -> None:
             assert np.array_equal(c, expected(x, y))
 
 
+# ---- products that add ----------------------------------------------------------------------------
+
+ADDING = ("f32", "f64", "i32")
+#: rows, columns and sums about the edges of tiles, and none
+EDGES = [(0, 5, 3), (5, 0, 3), (5, 7, 0), (1, 1, 1), (1, 70, 5), (7, 1, 9), (8, 8, 8), (9, 15, 4), (13, 16, 3), (14, 17, 6), (17, 31, 5), (3, 33, 2), (15, 63, 7), (6, 64, 3), (29, 65, 4), (2, 131, 3)]
+
+
+def added(spec: Product, target: Target, a: np.ndarray, b: np.ndarray, c: np.ndarray, chunks: Any = None) -> np.ndarray:
+    """``c + a @ b`` by the compiled function, in the middle of memory that must stay as it is."""
+    m, n = c.shape
+    gap = 0 if spec.c_step is not None else 5
+    frame = np.full((m + 2, n + gap), 77, c.dtype)
+    inside = frame[1:m + 1, gap // 2:gap // 2 + n]
+    inside[...] = c
+    product(spec, target, a, b, inside, chunks)
+    found = inside.copy()
+    inside[...] = 77
+    assert (frame == 77).all(), (spec, m, n)
+    return found
+
+
+@pytest.mark.parametrize("kind", ADDING)
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_adding(kind: str, target: Target) -> None:
+    """C + A @ B in whole numbers: an element that two tiles wrote, or none, would be another."""
+    for a_unit, b_unit in (("col", "col"), ("row", "row"), (None, None)):
+        spec = Product(kind, a_unit=a_unit, b_unit=b_unit, adds=True)
+        for m, n, k in EDGES:
+            a, b, c = laid(numbers(kind, m, k), a_unit), laid(numbers(kind, k, n), b_unit), numbers(kind, m, n)
+            want = c + expected(a, b)
+            assert np.array_equal(added(spec, target, a, b, c), want), (spec, m, n, k)
+            if m > 7:  # in chunks of rows, the last one first
+                assert np.array_equal(added(spec, target, a, b, c, [(lo, min(lo + 5, m)) for lo in reversed(range(0, m, 5))]), want), (spec, m, n, k)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_adding_with_known_sizes(target: Target) -> None:
+    """Rows, columns or all of it known: tiles are cut otherwise."""
+    for number, (m, n, k) in enumerate([(13, 17, 5), (5, 3, 4), (1, 40, 3), (9, 65, 2), (8, 1, 6), (15, 31, 7), (7, 130, 3)]):
+        kind = ADDING[number % 3]
+        a_unit, b_unit = LAYOUTS[number % 5]
+        a, b, c = laid(numbers(kind, m, k), a_unit), laid(numbers(kind, k, n), b_unit), numbers(kind, m, n)
+        for spec in (Product(kind, True, m, n, k, a_unit, b_unit, c_step=n, adds=True),
+                     Product(kind, True, *[None if i == number % 3 else size for i, size in enumerate((m, n, k))], a_unit, b_unit, adds=True)):
+            assert np.array_equal(added(spec, target, a, b, c), c + expected(a, b)), spec
+
+
+@pytest.mark.parametrize("kind", ADDING)
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_adding_goes_on_where_a_product_ended(kind: str, target: Target) -> None:
+    """A sum in two parts has the bits of one: what sweeps (passes/sweeps.py) promise."""
+    for a_unit, b_unit in (("col", "col"), ("row", "row")):
+        first = Product(kind, a_unit=a_unit, b_unit=b_unit)
+        for (m, n, k), at in itertools.product(((13, 37, 12), (16, 64, 21), (3, 17, 9)), (1, 7)):
+            x, y = (rng.integers(-9, 9, s) if kind == "i32" else rng.standard_normal(s) for s in ((m, k), (k, n)))
+            a, b = laid(x.astype(DTYPES[kind]), a_unit), laid(y.astype(DTYPES[kind]), b_unit)
+            begun = product(first, target, a[:, :at], b[:at])
+            assert np.array_equal(added(replace(first, adds=True), target, a[:, at:], b[at:], begun), product(first, target, a, b)), (first, m, n, k)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_nan_and_inf_where_it_adds(target: Target) -> None:
+    """They stay in their rows and columns, and come from what was there, too."""
+    for kind in ("f32", "f64"):
+        a, b, c = np.ones((9, 5), DTYPES[kind]), np.ones((5, 21), DTYPES[kind]), np.ones((9, 21), DTYPES[kind])
+        a[1, 2], a[3, 0], b[3, 7], b[0, 11] = np.nan, np.inf, 0, -np.inf
+        c[0, 20], c[8, 0], c[3, 2], c[6, 11], c[7, 16] = np.nan, np.inf, -np.inf, np.inf, -np.inf
+        with np.errstate(invalid="ignore"):
+            want = c + (a[:, :, None] * b[None]).sum(1)
+        got = added(Product(kind, a_unit="col", b_unit="col", adds=True), target, a, b, c)
+        assert np.array_equal(got, want, equal_nan=True) and np.isnan(got).sum() == 24
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_adding_touches_nothing_outside(target: Target) -> None:
+    """A wrong read or write ends the process here."""
+    for kind in ADDING:
+        spec = Product(kind, a_unit="col", b_unit="col", adds=True)
+        main, _, _ = compiled(spec, target)
+        for (m, n, k), high in itertools.product(((7, 21, 5), (5, 1, 19), (1, 70, 3), (9, 5, 37), (3, 50, 18)), (True, False)):
+            x, y, z = numbers(kind, m, k), numbers(kind, k, n), numbers(kind, m, n)
+            a, b, c = (guarded(v, high) for v in (x, y, z))
+            main(c.ctypes.data, a.ctypes.data, b.ctypes.data, m, n, k, *strides(a), *strides(b), n, None, 0, m)
+            assert np.array_equal(c, z + expected(x, y))
+
+
 def test_what_is_written_is_the_same_every_time() -> None:
     spec = Product("f32", True, 32, 10, 32, "col", "row")
     assert product_module(spec, HOST) == product_module(replace(spec), HOST)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc import dtypes
+from graphc.dims import Size
 from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.functions.creation import arange
 from graphc.functions.linalg import matmul
 from graphc.functions.shaping import swapaxes
 from graphc.functions.softmaxing import softmax
-from graphc.ir import Var
+from graphc.ir import Var, apply
 from graphc.ops.arithmetic import where
 from graphc.ops.broadcasting import broadcast_to
+from graphc.ops.choosing import maximum
 from graphc.ops.comparison import greater, greater_equal, logical_and
 from graphc.ops.core import as_var, cast, constant, shape_of, size_of
 from graphc.ops.movement import expand_dims
-from graphc.ops.reduction import max as max_
+from graphc.ops.softmaxes import peak_op
 from graphc.ops.transcendental import sqrt
 
 __all__ = ["attention"]
@@ -39,7 +42,7 @@ def attention(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False) ->
         causal: query i attends to keys 0 ... i only.  With ``mask``: to those that both allow.
 
     Returns:
-        (..., T, e).  A query that attends to nothing gives 0, and so does its gradient.
+        (..., T, e).  A query that attends to nothing gives 0, and so does its gradient (with a mask, float16 scores below -15000 count as nothing).
 
     Raises:
         GraphcTypeError: q, k, v are not real floats; a mask that is not bool.
@@ -58,12 +61,13 @@ def attention(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False) ->
         if x.type.ndim < 2:
             raise GraphcValueError(f"attention: {name} has shape {x.type.text()}; expected (..., length, features)")
     queries, keys, values = named.values()
+    _fits(named)
     d = queries.type.shape[-1]
     scores = matmul(queries, swapaxes(keys, -1, -2))
     if isinstance(d, int):
         scores = scores * (1 / math.sqrt(max(d, 1)))
     else:
-        scores = scores / sqrt(as_var(size_of(queries, queries.type.ndim - 1), scores.type.dtype))
+        scores = scores / sqrt(as_var(maximum(size_of(queries, queries.type.ndim - 1), 1), scores.type.dtype))
     allowed = _allowed(mask, causal, scores)
     if allowed is None:
         return matmul(softmax(scores, -1), values)
@@ -73,9 +77,26 @@ def attention(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False) ->
     scores = scores + where(allowed, constant(0.0, scores.type.dtype), constant(low, scores.type.dtype))
     weights = softmax(scores, -1)
     if mask is not None:
-        some = greater(max_(scores, (scores.type.ndim - 1,), True), constant(low / 2, scores.type.dtype))
-        weights = weights * cast(some, weights.type.dtype)
+        top = apply(peak_op, scores, axis=(scores.type.ndim - 1,), keepdims=True)  # not max: there may be no keys
+        weights = weights * cast(greater(top, constant(low / 2, scores.type.dtype)), weights.type.dtype)
     return matmul(weights, values)
+
+
+def _fits(named: Mapping[str, Var]) -> None:
+    """Sizes that are known."""
+    q, k, v = (x.type.shape for x in named.values())
+    for a, one, b, other, what in (("q", q[-1], "k", k[-1], "features"), ("k", k[-2], "v", v[-2], "keys")):
+        if isinstance(one, int) and isinstance(other, int) and one != other:
+            raise GraphcValueError(f"attention: {a} has {one} {what}, {b} has {other}: {named[a].type.text()} and {named[b].type.text()}")
+    for a, b in (("q", "k"), ("q", "v"), ("k", "v")):
+        _broadcasts(a, named[a].type.shape[:-2], b, named[b].type.shape[:-2])
+
+
+def _broadcasts(a: str, one: Sequence[Size], b: str, other: Sequence[Size], exact: Any = None) -> None:
+    for m, n in zip(reversed(one), reversed(other), strict=False):
+        if isinstance(m, int) and isinstance(n, int) and m != n and 1 not in ((m, n) if exact is None else (m,)):
+            what = "leading axes" if exact is None else "shapes"
+            raise GraphcValueError(f"attention: the {what} of {a} and {b} do not broadcast: sizes {m} and {n}")
 
 
 def _allowed(mask: Any, causal: bool, scores: Var) -> Var | None:
@@ -85,6 +106,7 @@ def _allowed(mask: Any, causal: bool, scores: Var) -> Var | None:
         allowed = as_var(mask)
         if allowed.type.dtype != np.bool_:
             raise GraphcTypeError(f"attention: the mask is {allowed.type.dtype}; expected bool, True where a query attends to a key")
+        _broadcasts("the mask", allowed.type.shape, "the scores", scores.type.shape, allowed.type.shape)
     if causal:
         *lead, rows, columns = shape_of(scores)
         i = broadcast_to(expand_dims(arange(rows), (1,)), (*lead, rows, 1))  # of all matrices: then it is part of their kernel

@@ -1,6 +1,7 @@
 """Products that sum over shared axes: ``matmul`` and ``einsum``.
 
     matmul(a, b)                          ranks >= 2, leading axes broadcast
+    sifted_matmul(a, b; zeros)            the same, but that 0 of operand ``zeros`` times nan or inf is 0
     einsum(a, b, ...; subscripts)         "bqhd,bkhd->bhqk"
 
 In the subscripts of an ``einsum`` node no label stands twice in one term, and every
@@ -27,10 +28,10 @@ from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Array, Node, Op, Relation, Type, Var, apply
 from graphc.ops.arithmetic import conj_or_same, mul
 from graphc.ops.broadcasting import broadcast_relations, broadcast_shapes, sum_to
-from graphc.ops.core import cast, promote
+from graphc.ops.core import cast, is_door, promote
 from graphc.ops.cumulative import accumulator
 from graphc.ops.example import Example
-from graphc.ops.movement import expand_dims, squeeze, transpose
+from graphc.ops.movement import expand_dims, reshape, squeeze, transpose
 from graphc.ops.reduction import sum as sum_
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -62,7 +63,7 @@ class MatMul(Contraction):
 
     name = "matmul"
     flops = 2.0
-    examples = (
+    examples: tuple[Example, ...] = (
         Example([(3, 4), (4, 2)], analytic=True, numpy=lambda a, b: np.einsum("ij,jk->ik", a, b)),
         Example([(2, 3, 4), (4, 2)], analytic=True, numpy=lambda a, b: np.einsum("bij,jk->bik", a, b)),
         Example([(3, 4), (2, 4, 2)], numpy=lambda a, b: np.einsum("ij,bjk->bik", a, b)),
@@ -112,6 +113,43 @@ class MatMul(Contraction):
         if a.shape[-1] != b.shape[-2]:
             yield Relation("equal", a.shape[-1], b.shape[-2])
         yield from broadcast_relations([a.shape[:-2], b.shape[:-2]])
+
+
+class SiftedMatMul(MatMul):
+    """``sifted_matmul(a, b; zeros)``: as ``matmul``, but a 0 of operand ``zeros`` makes its term 0, whatever the other factor is.
+
+    What the gradient of a product is where a cotangent is exactly 0 because a ``where`` has not chosen it (passes/gradient_safety.py).
+    """
+
+    name = "sifted_matmul"
+    examples = (
+        Example([(3, 4), (4, 2)], {"zeros": 0}, analytic=True, numpy=lambda a, b: np.einsum("ij,jk->ik", a, b)),
+        Example([(2, 3, 4), (4, 2)], {"zeros": 1}, analytic=True, numpy=lambda a, b: np.einsum("bij,jk->bik", a, b)),
+        Example([(2, 3), (3, 2)], {"zeros": 1}, "complex128", numpy=lambda a, b: np.einsum("ij,jk->ik", a, b)),
+        Example([(2, 0), (0, 3)], {"zeros": 0}, numpy=lambda a, b: np.zeros((2, 3))),
+    )
+
+    def infer(self, a: Type, b: Type, *, zeros: int) -> Type:  # type: ignore[override]
+        return super().infer(a, b)
+
+    def forward(self, a: Array, b: Array, *, zeros: int) -> Array:  # type: ignore[override]
+        found = super().forward(a, b)
+        other = a if zeros else b
+        if np.isfinite(found).all() or np.isfinite(other).all():
+            return found
+        wide = accumulator(a.dtype)
+        x, y = a.astype(wide), b.astype(wide)
+        bad = x if zeros else y  # a copy: what is finite is multiplied at once, the rest term by term
+        wrong = ~np.isfinite(bad)
+        rest = np.where(wrong, bad, 0)
+        bad[wrong] = 0
+        with np.errstate(all="ignore"):
+            total = np.asarray(np.matmul(x, y))
+            some = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != wrong.ndim - (1 if zeros else 2))))
+            for k in some:
+                first, second = (rest if zeros else x)[..., :, k, None], (y if zeros else rest)[..., k, None, :]
+                total = total + np.where((second if zeros else first) == 0, 0, first * second)
+        return total.astype(a.dtype, copy=False)
 
 
 class Einsum(Contraction):
@@ -173,8 +211,8 @@ class Einsum(Contraction):
                     yield Relation("equal", first[label], size)
 
 
-matmul_op, einsum_op = MatMul(), Einsum()
-OPS: tuple[Op, ...] = (matmul_op, einsum_op)
+matmul_op, sifted_matmul_op, einsum_op = MatMul(), SiftedMatMul(), Einsum()
+OPS: tuple[Op, ...] = (matmul_op, sifted_matmul_op, einsum_op)
 
 
 def split(subscripts: str) -> tuple[list[str], str]:
@@ -228,6 +266,18 @@ def _pair_value(a: Array, la: str, b: Array, lb: str, out: str) -> Array:
 
 
 # ---- builders -------------------------------------------------------------------------------------
+
+
+def sifted_grad(position: int, inputs: Sequence[Var], g: Var) -> Var:
+    """The gradient of a product for one operand, in which a zero of the cotangent ``g`` meets nothing."""
+    a, b = inputs
+    if position == 0:
+        return sum_to(apply(sifted_matmul_op, g, swapped(conj_or_same(b)), zeros=0), a)
+    if b.type.ndim == 2 and a.type.ndim > 2:  # the sum over the leading axes is part of the product
+        rows = dims.product(a.type.shape[:-1])
+        if is_door(rows):
+            a, g = reshape(a, (rows, a.type.shape[-1])), reshape(g, (rows, g.type.shape[-1]))
+    return sum_to(apply(sifted_matmul_op, swapped(conj_or_same(a)), g, zeros=1), b)
 
 
 def matmul(a: Any, b: Any) -> Var:
@@ -330,4 +380,4 @@ def _aligned(x: Var, labels: str, out: str) -> Var:
     return expand_dims(x, missing) if missing else x
 
 
-__all__ = ["LETTERS", "OPS", "contract", "einsum_op", "label_sizes", "matmul", "matmul_op", "roles", "split", "swapped"]
+__all__ = ["LETTERS", "OPS", "MatMul", "contract", "einsum_op", "label_sizes", "matmul", "matmul_op", "roles", "sifted_grad", "sifted_matmul_op", "split", "swapped"]

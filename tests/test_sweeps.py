@@ -1,0 +1,467 @@
+"""Sweeps: attention and what is like it, block by block of rows: values, bits, memory, and what must not be swept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from graph_subjects import bits
+from helpers import leaf
+from kernel_examples import sizes
+from native_checks import cut_small, two_threads
+
+import graphc as gc
+from graphc import compiling, dims, dtypes
+from graphc.backends.llvm import sweeping
+from graphc.ir import Array, Graph, Var
+from graphc.kernel import Product, Program, Sweep
+from graphc.ops.evaluate import evaluate
+from graphc.passes import recompute as recomputing
+from graphc.passes import sweeps as swept
+from graphc.passes.context import Context
+from graphc.passes.recompute import recompute
+from graphc.verify import verify
+
+LLVM, INTERPRETER, REFERENCE = (gc.Mode(backend=name) for name in ("llvm", "interpreter", "reference"))
+BLOCK = 16
+rng = np.random.default_rng(0)
+
+Build = Callable[..., Var]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of any size are swept, in blocks of few rows, and none is kept for the gradient."""
+    for module, name, value in ((swept, "LEAST_BYTES", 1), (swept, "MOST_ROWS", BLOCK), (swept, "LEAST_ROWS", BLOCK), (recomputing, "KEPT_BYTES", 0)):
+        monkeypatch.setattr(module, name, value)
+
+
+# ---- graphs ---------------------------------------------------------------------------------------
+
+
+def plain(q: Var, k: Var, v: Var) -> Var:
+    return gc.nn.softmax(q @ k.mT, axis=-1) @ v
+
+
+def by_hand(q: Var, k: Var, v: Var) -> Var:
+    s = (q @ k.mT) * 0.5
+    e = gc.exp(s - gc.max(s, axis=-1, keepdims=True))
+    return (e / gc.sum(e, axis=-1, keepdims=True)) @ v
+
+
+def divided_later(q: Var, k: Var, v: Var) -> Var:
+    """The sum is a second thing made of each row."""
+    s = q @ k.mT / 2.0
+    e = gc.exp(s - gc.max(s, axis=-1, keepdims=True))
+    return (e @ v) / gc.sum(e, axis=-1, keepdims=True)
+
+
+def causal(q: Var, k: Var, v: Var) -> Var:
+    t, n = q.shape[-2], k.shape[-2]
+    earlier = gc.expand_dims(gc.arange(t), 1) >= gc.arange(n)
+    return gc.nn.softmax(gc.where(earlier, q @ k.mT * 0.5, -1e30), axis=-1) @ v
+
+
+def masked(q: Var, k: Var, v: Var, m: Var) -> Var:
+    """Floats that are added."""
+    return gc.nn.softmax(q @ k.mT * 0.5 + m, axis=-1) @ v
+
+
+def chosen(q: Var, k: Var, v: Var, m: Var) -> Var:
+    return gc.nn.softmax(gc.where(m, q @ k.mT * 0.5, -1e30), axis=-1) @ v
+
+
+def dropped(q: Var, k: Var, v: Var, m: Var) -> Var:
+    """What dropout makes of weights."""
+    return (gc.nn.softmax(q @ k.mT, axis=-1) * m) @ v
+
+
+def heads(x: Var, w: Var, v: Var) -> Var:
+    """Projections, split into two heads of four features, and joined."""
+    def split(y: Var) -> Var:
+        return gc.transpose(gc.reshape(y, (*y.shape[:-1], 2, 4)), (0, 2, 1, 3))
+
+    q, k, values = (split(y) for y in (x @ w, x @ gc.tanh(w), x @ v))
+    y = gc.transpose(gc.nn.softmax(q @ k.mT * 0.5, axis=-1) @ values, (0, 2, 1, 3))
+    return gc.reshape(y, (*y.shape[:-2], 8))
+
+
+def hidden(x: Var, w: Var, v: Var) -> Var:
+    """Two dense layers with a wide one between."""
+    return gc.tanh(x @ w) @ v
+
+
+def contrasted(q: Var, k: Var) -> Var:
+    """A number for each row."""
+    s = q @ k.mT
+    return gc.logsumexp(s, axis=-1) - gc.mean(s, axis=-1)
+
+
+#: the graph, shapes of its inputs (the letters are sizes), dtypes other than floats
+CASES: dict[str, tuple[Build, tuple[tuple[Any, ...], ...], dict[int, str]]] = {
+    "plain": (plain, (("T", 4), ("S", 4), ("S", 3)), {}),
+    "by hand": (by_hand, (("B", "T", 4), ("B", "S", 4), ("B", "S", 3)), {}),
+    "divided later": (divided_later, (("B", "T", 4), ("B", "T", 4), ("B", "T", 4)), {}),
+    "causal": (causal, (("B", "H", "T", 4), ("B", "H", "T", 4), ("B", "H", "T", 4)), {}),
+    "added": (masked, (("B", "T", 4), ("B", "S", 4), ("B", "S", 3), ("T", "S")), {}),
+    "chosen": (chosen, (("B", "H", "T", 4), ("B", "H", "S", 4), ("B", "H", "S", 3), ("B", 1, 1, "S")), {3: "bool"}),
+    "dropped": (dropped, (("B", "T", 4), ("B", "S", 4), ("B", "S", 3), ("B", "T", "S")), {}),
+    "shared keys": (by_hand, (("B", "H", "T", 4), ("B", 1, "S", 4), ("S", 3)), {}),
+    "heads": (heads, (("B", "T", 6), (6, 8), (6, 8)), {}),
+    "attention": (lambda q, k, v, m: gc.nn.attention(q, k, v, m, causal=True), (("B", "T", 4), ("B", "S", 4), ("B", "S", 3), ("B", 1, "S")), {3: "bool"}),
+    "hidden": (hidden, (("T", 4), (4, "S"), ("S", 3)), {}),
+    "contrasted": (contrasted, (("B", "T", 4), ("S", 4)), {}),
+}
+
+
+def functions(case: str, dtype: str, known: dict[str, int] | None = None) -> tuple[list[Var], list[Var]]:
+    """The inputs, and the value with the gradients of all floats; the loss depends on the value."""
+    build, shapes, others = CASES[case]
+    inputs = [gc.tensor(f"x{i}", shape=tuple(known.get(n, n) if known else n for n in shape), dtype=others.get(i, dtype)) for i, shape in enumerate(shapes)]
+    y = build(*inputs)
+    weights = gc.cos(gc.astype(gc.reshape(gc.arange(y.size), y.shape), dtype))  # others for every element
+    return inputs, [y, *gc.grad(gc.sum(y * y * weights), [v for v in inputs if dtypes.is_float(v.dtype)])]
+
+
+def arguments(case: str, dtype: str, known: dict[str, int]) -> list[Array]:
+    _, shapes, others = CASES[case]
+    found = []
+    for i, shape in enumerate(shapes):
+        x = rng.uniform(-1, 1, [known.get(n, n) for n in shape])
+        found.append(x > -0.5 if others.get(i) == "bool" else x.astype(dtypes.as_dtype(dtype)))
+    return found
+
+
+def compiled(inputs: Sequence[Var], outputs: Sequence[Var], mode: gc.Mode) -> gc.Function:
+    with gc.config(verify=True):
+        return gc.function(list(inputs), list(outputs), mode=mode, on_unused_input="ignore")
+
+
+def compare(have: Sequence[Array], want: Sequence[Array], terms: int, what: Any = "") -> None:
+    """Within the error that so many terms of this size may have, against values in wider floats."""
+    for n, (a, b) in enumerate(zip(have, want, strict=True)):
+        assert a.shape == b.shape, (what, n)
+        eps = {2: 2.0 ** -7 if a.dtype.name == "bfloat16" else 2.0 ** -10, 4: 2.0 ** -23, 8: 2.0 ** -52}[a.dtype.itemsize]
+        bound = 4 * terms * eps * (1 + abs(b).max(initial=0))
+        error = abs(a.astype(np.longdouble) - b).max(initial=0)
+        assert error <= bound, f"{what}: result {n} is {float(error)} away, {float(bound)} allowed"
+
+
+def is_swept(f: gc.Function) -> bool:
+    return " sweep " in f.dump("kernels")
+
+
+def held(program: Program) -> list[str]:
+    """Names of what is there for one block only."""
+    return [s.name for s in program.slabs if s.place == "block"]
+
+
+#: sizes about a block, and none
+SIZES = [{"B": b, "H": h, "T": t, "S": s} for b, h, t, s in (
+    (2, 3, 15, 33), (1, 2, 16, 16), (2, 1, 17, 65), (1, 1, 63, 64), (2, 2, 64, 5), (1, 2, 65, 17), (1, 1, 130, 130), (2, 2, 1, 9), (2, 2, 9, 1),
+    (2, 3, 0, 5), (2, 0, 17, 3), (0, 2, 20, 20), (1, 1, 1, 1))]
+#: compiled for the interpreter alone: their machine code is like that of others
+SLOW = ("divided later", "added", "shared keys")
+NO_KEYS = {"B": 2, "H": 2, "T": 18, "S": 0}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients(case: str) -> None:
+    """All sizes, of one function; without keys there is nothing to be the greatest, whatever computes it."""
+    inputs, outputs = functions(case, "float32")
+    fs = [compiled(inputs, outputs, mode) for mode in (LLVM, INTERPRETER)[case in SLOW:]]
+    oracle = gc.function(*functions(case, "float64"), mode=REFERENCE)
+    assert all(is_swept(f) for f in fs)
+    for n, known in enumerate(SIZES):
+        given = arguments(case, "float32", known)
+        want = oracle(*[a.astype("float64") if a.dtype == np.float32 else a for a in given])
+        for f in fs[:1 if n % 3 and n < 9 and len(fs) == 2 else 2]:  # the interpreter is slow
+            compare(f(*given), want, 16 + known["T"] + known["S"], (f.backend, known))
+
+
+@pytest.mark.parametrize("case", ["plain", "added", "dropped", "hidden", "attention"])
+def test_no_keys(case: str) -> None:
+    inputs, outputs = functions(case, "float32")
+    given = arguments(case, "float32", NO_KEYS)
+    want = gc.function(inputs, outputs, mode=REFERENCE)(*given)
+    for a, b in zip(compiled(inputs, outputs, INTERPRETER)(*given), want, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("case", "dtype", "mode", "known"), [
+    ("added", "float64", LLVM, {"B": 3, "T": 17, "S": 33}),
+    ("causal", "float16", LLVM, {"B": 1, "H": 2, "T": 33}),
+    ("chosen", "bfloat16", LLVM, {"B": 2, "H": 1, "T": 20, "S": 64}),
+    *[(case, dtype, INTERPRETER, {"B": 2, "H": 3, "T": t, "S": s})
+      for n, case in enumerate(CASES) for dtype, t, s in ((("float64", 32, 33), ("float32", 31, 64), ("float16", 17, 15))[n % 3],)],
+    ("attention", "bfloat16", INTERPRETER, {"B": 2, "T": 33, "S": 20}),
+    *[("by hand", "float32", INTERPRETER, {"B": b, "T": t, "S": s}) for b, t, s in ((0, 17, 20), (1, 1, 40), (2, 17, 17), (17, 17, 17))],
+])
+def test_known_sizes_and_dtypes(case: str, dtype: str, mode: gc.Mode, known: dict[str, int]) -> None:
+    inputs, outputs = functions(case, dtype, known)
+    f = compiled(inputs, outputs, mode)
+    assert is_swept(f) or known["T"] == 1 or known["B"] == 0
+    given = arguments(case, dtype, known)
+    oracle = gc.function(*functions(case, "float64", known), mode=REFERENCE)
+    want = oracle(*[a if a.dtype == np.bool_ else a.astype("float64") for a in given])
+    compare(f(*given), want, 16 + known["T"] + known.get("S", known["T"]))
+
+
+def same_bits(case: str, dtype: str, lengths: Sequence[tuple[int, int]]) -> None:
+    """Whole, and block by block on one thread and on two."""
+    inputs, outputs = functions(case, dtype)
+    given = [arguments(case, dtype, {"B": 3, "H": 2, "T": t, "S": s}) for t, s in lengths]
+    with mock.patch.object(compiling, "sweeps", lambda program: program):
+        whole = compiled(inputs, outputs, LLVM)
+    assert not is_swept(whole)
+    want = [bits(whole(*a)) for a in given]
+    with cut_small(), two_threads(), mock.patch.object(sweeping, "most_chunks", lambda: 4):
+        f = compiled(inputs, outputs, LLVM)
+        assert is_swept(f)
+        found = []
+        for threads in (1, 2):
+            with gc.config(threads=threads):
+                found.append([bits(f(*a)) for a in given])
+    assert found[0] == found[1], "two threads give other bits than one"
+    for size, a, b in zip(lengths, want, found[0], strict=True):
+        assert [x == y for x, y in zip(a, b, strict=True)] == [True] * len(a), size
+
+
+@pytest.mark.parametrize(("case", "dtype"), [("by hand", "float32"), ("heads", "float32")])
+def test_blocks_and_threads_change_no_bit(case: str, dtype: str) -> None:
+    same_bits(case, dtype, [(64, 33), (16, 70)])
+
+
+def test_half_floats_are_rounded_once() -> None:
+    """Sums over the rows of all blocks, too: other bits, and more error with every block, would come of rounding in between."""
+    inputs, outputs = functions("plain", "float16")
+    given = arguments("plain", "float16", {"T": 130, "S": 33})
+    f = compiled(inputs, outputs, LLVM)
+    with mock.patch.object(compiling, "sweeps", lambda program: program):
+        g = compiled(inputs, outputs, LLVM)
+    for a, b in zip(f(*given), g(*given), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# ---- memory ---------------------------------------------------------------------------------------
+
+
+def arena_at(f: gc.Function, **values: int) -> int:
+    arena = f._compiled.program.arena
+    return arena if isinstance(arena, int) else dims.evaluate(arena, sizes(**values))
+
+
+def linear(inputs: Sequence[Var], outputs: Sequence[Var]) -> None:
+    f = compiled(inputs, outputs, INTERPRETER)
+    once, twice = (arena_at(f, B=2, H=2, T=n, S=n) for n in (2048, 4096))
+    assert twice <= 2.2 * once and twice < 4096 * 4096, (once, twice)
+    with mock.patch.object(compiling, "sweeps", lambda program: program):
+        assert arena_at(compiled(inputs, outputs, INTERPRETER), B=2, H=2, T=4096, S=4096) > 4096 * 4096  # else this test says nothing
+
+
+@pytest.mark.parametrize("case", ["by hand", "divided later", "causal", "shared keys", "heads", "attention"])
+def test_memory_grows_with_the_length(case: str) -> None:
+    """Not with its square."""
+    inputs, outputs = functions(case, "float32")
+    linear(inputs, outputs[:1])
+
+
+@pytest.mark.parametrize("case", ["by hand", "heads", "attention", "causal"])
+def test_memory_of_gradients_grows_with_the_length(case: str) -> None:
+    linear(*functions(case, "float32"))
+
+
+def test_memory_where_heads_share_keys() -> None:
+    """What attention promises, with leading axes that broadcast."""
+    shapes = (("q", ("B", "H", "T", 4)), ("k", ("B", 1, "S", 4)), ("v", ("B", 1, "S", 4)))
+    q, k, v = (gc.tensor(name, shape=shape, dtype="float32") for name, shape in shapes)
+    y = gc.nn.attention(q, k, v)
+    linear([q, k, v], [y, *gc.grad(gc.sum(y * y), [q, k, v])])
+
+
+def both(inputs: Sequence[Var], outputs: Sequence[Var], given: Sequence[Array], terms: int = 200, modes: Sequence[gc.Mode] = (LLVM, INTERPRETER)) -> gc.Function:
+    """As the reference has it, on machine code and in the interpreter; the latter's function."""
+    want = gc.function(list(inputs), list(outputs), mode=REFERENCE, on_unused_input="ignore")(*given)
+    for mode in modes:
+        f = compiled(inputs, outputs, mode)
+        compare(f(*given), want, terms, mode)
+    return f
+
+
+def three(dtype: str = "float64", *lead: Any) -> list[Var]:
+    return [gc.tensor(name, shape=(*lead, n, 4), dtype=dtype) for name, n in (("q", "T"), ("k", "S"), ("v", "S"))]
+
+
+def filled(*shapes: Sequence[int]) -> list[Array]:
+    return [rng.uniform(-1, 1, shape) for shape in shapes]
+
+
+def test_weights_that_are_a_result() -> None:
+    """They are written out, and the value too; so are the scores where these are wanted."""
+    q, k, v = three()
+    s = q @ k.mT
+    w = gc.nn.softmax(s, axis=-1)
+    y = w @ v
+    gradient = gc.grad(gc.sum(y * y), q)
+    given = filled((35, 4), (40, 4), (40, 4))
+    for outputs in ([w], [y, w], [y, w, s], [w, gradient], [y, s, gradient]):
+        f = both([q, k, v], outputs, given, modes=[INTERPRETER])
+        assert len(set(f._compiled.program.roots)) == len(outputs)
+
+
+def test_other_readers_keep_the_array() -> None:
+    """Softmaxes of columns, sums over the rows, rows in another order: none of these can be done with a block."""
+    q, k, v = three("float64", "B")
+    s = q @ k.mT
+    given = filled((2, 35, 4), (2, 40, 4), (2, 40, 4))
+    at = gc.asarray(np.array([3, 1, 33]))
+    for outputs in ([gc.nn.softmax(s, axis=-2) @ v],
+                    [gc.nn.softmax(s, axis=-1) @ v, gc.cumsum(s, axis=1)],
+                    [gc.nn.softmax(s, axis=-1) @ v, gc.take(s, at, axis=1)],
+                    [gc.nn.softmax(s - gc.max(s, axis=-2, keepdims=True), axis=-1) @ v],
+                    [gc.nn.softmax(s + gc.flip(s, axis=1), axis=-1) @ v]):
+        program = both([q, k, v], outputs, given, modes=[INTERPRETER])._compiled.program
+        products = [step for step in program.steps if isinstance(step, Product)]
+        assert products and program.slabs[products[0].out.slab].shape == s.type.shape, outputs
+
+
+def test_what_is_read_inside_and_outside() -> None:
+    """A number for each row, and sums over rows, that later steps read whole."""
+    q, k, v = three("float64", "B")
+    s = q @ k.mT
+    top, total = gc.max(s, axis=-1, keepdims=True), gc.logsumexp(s, axis=-1)
+    w = gc.nn.softmax(s, axis=-1)
+    back = w.mT @ q
+    f = both([q, k, v], [w @ v, total, gc.sum(top, axis=1), back @ gc.ones((4, 2)), gc.sum(back)], filled((2, 35, 4), (2, 40, 4), (2, 40, 4)))
+    assert is_swept(f)
+
+
+def test_keys_that_are_the_queries() -> None:
+    """One slab in two roles: rows of it, and all of it."""
+    x = gc.tensor("x", shape=("B", "T", 4), dtype="float64")
+    y = x
+    for _ in range(2):
+        y = plain(y, y, y)
+    f = both([x], [y, *gc.grad(gc.sum(gc.sin(y)), [x])], filled((3, 37, 4)))
+    assert is_swept(f)
+
+
+def test_two_layers() -> None:
+    """With projections and a residual; each has a sweep for the value and one for the gradients."""
+    x = gc.tensor("x", shape=("B", "T", 6), dtype="float64")
+    ws = [gc.tensor(f"w{i}", shape=(6, 6), dtype="float64") for i in range(4)]
+    y = x
+    for a, b in (ws[:2], ws[2:]):
+        y = y + gc.nn.attention(y @ a, y @ b, y, causal=True)
+    f = both([x, *ws], [y, *gc.grad(gc.sum(y * y), [x, *ws])], filled((2, 35, 6), *[(6, 6)] * 4), 1000)
+    assert sum(isinstance(step, Sweep) for step in f._compiled.program.steps) >= 4
+    once, twice = (arena_at(f, B=1, T=n) for n in (2048, 4096))
+    assert twice <= 2.2 * once
+
+
+def test_second_derivatives() -> None:
+    q, k, v = three()
+    y = by_hand(q, k, v)
+    first = gc.grad(gc.sum(y * y), [q, k])
+    second = gc.grad(sum(gc.sum(g * g) for g in first), [q, k, v])
+    product = gc.hessian_vector_product(gc.sum(y * y), q, gc.cos(q))
+    assert is_swept(both([q, k, v], [*first, *second, product], filled((35, 4), (20, 4), (20, 4)), 4000, [INTERPRETER]))
+
+
+def test_forward_mode() -> None:
+    q, k, v = three("float64", "B")
+    y = plain(q, k, v)
+    assert is_swept(both([q, k, v], [y, gc.jvp(y, [q, k], [gc.cos(q), gc.sin(k)])], filled((2, 35, 4), (2, 20, 4), (2, 20, 4))))
+
+
+@pytest.mark.parametrize("mode", [LLVM, INTERPRETER])
+def test_shared_state_is_updated(mode: gc.Mode) -> None:
+    """Steps of a descent, in which weights are read by sweeps and written over at the end of the call."""
+    x, losses = gc.tensor("x", shape=("B", "T", 4), dtype="float64"), []
+    start, data = filled((4, 4), (4, 4)), filled((2, 37, 4))[0]
+    for one in (mode, REFERENCE):
+        ws = [gc.shared(a, f"w{i}") for i, a in enumerate(start)]
+        y = plain(x @ ws[0], x @ ws[1], x)
+        loss = gc.mean((y - x) ** 2)
+        updates = [(w, w - 0.5 * g) for w, g in zip(ws, gc.grad(loss, ws), strict=True)]
+        with gc.config(verify=True):
+            f = gc.function([x], loss, updates=updates, mode=one)
+        assert one is REFERENCE or is_swept(f)
+        losses.append([*(float(f(data)) for _ in range(5)), *(w.get_value() for w in ws)])
+    for a, b in zip(*losses, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
+# ---- recompute ------------------------------------------------------------------------------------
+
+
+def backward(n: int = 40, weights: bool = False, scores: bool = False, lead: tuple[int, ...] = ()) -> Graph:
+    """Attention with its gradient, written out: the latter reads scores and weights once the value is known."""
+    q, k, v = (leaf(name, "float64", (*lead, n, 4)) for name in "qkv")
+    s = q @ k.mT
+    e = gc.exp(s - gc.max(s, axis=-1, keepdims=True))
+    w = e / gc.sum(e, axis=-1, keepdims=True)
+    y = w @ v
+    d = (y + y) @ v.mT
+    ds = w * (d - gc.sum(d * w, axis=-1, keepdims=True))
+    return Graph([q, k, v], [y, ds @ k, ds.mT @ q, w.mT @ y, *([w] if weights else []), *([s] if scores else [])])
+
+
+def recomputed(graph: Graph, native: bool = True) -> Graph:
+    verify(graph, "input")
+    after = recompute(graph, Context(native=native))
+    verify(after, "recompute", before=graph)
+    return after
+
+
+def count(graph: Graph, name: str) -> int:
+    return sum(node.op.name == name for node in graph.nodes)
+
+
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_recomputed_values_are_the_same(lead: tuple[int, ...]) -> None:
+    graph = backward(lead=lead)
+    after = recomputed(graph)
+    assert after.inputs == graph.inputs
+    assert count(after, "matmul") == count(graph, "matmul") + 1 and count(after, "exp") == count(graph, "exp") + 1
+    given = filled(*[(*lead, 40, 4)] * 3)
+    for a, b in zip(evaluate(after, given, {}), evaluate(graph, given, {}), strict=True):
+        assert a.tobytes() == b.tobytes()
+    # once is enough: what is computed again is no longer read late
+    assert count(recomputed(after), "matmul") == count(after, "matmul")
+
+
+def test_nothing_is_recomputed_that_is_small_or_not_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = backward()
+    assert recomputed(graph, native=False) is graph
+    monkeypatch.setattr(recomputing, "KEPT_BYTES", 40 * 40 * 8)
+    assert recomputed(graph) is graph
+    monkeypatch.setattr(recomputing, "KEPT_BYTES", 40 * 40 * 8 - 1)
+    assert recomputed(graph) is not graph
+    # as many columns as sums: no more is read of the result than of the operands
+    narrow = backward(n=4)
+    assert recomputed(narrow) is narrow
+
+
+def test_roots_are_kept() -> None:
+    """What is given away is in memory, so it is read from there."""
+    for weights, scores in ((True, False), (False, True), (True, True)):
+        graph = backward(weights=weights, scores=scores)
+        after = recomputed(graph)
+        assert len(after.roots) == len(graph.roots)
+        assert count(after, "matmul") == count(graph, "matmul")  # scores or weights are there: no product twice
+        if weights:
+            assert count(after, "exp") == count(graph, "exp")
+        given = filled(*[(40, 4)] * 3)
+        for a, b in zip(evaluate(after, given, {}), evaluate(graph, given, {}), strict=True):
+            assert a.tobytes() == b.tobytes()
+
+
+def test_what_only_follows_the_product_is_not_recomputed() -> None:
+    """Without a gradient nothing reads it late."""
+    q, k, v = (leaf(name, "float64", ("n", 4)) for name in "qkv")
+    graph = Graph([q, k, v], [plain(q, k, v)])
+    assert recomputed(graph) is graph
