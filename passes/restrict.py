@@ -18,7 +18,7 @@ from graphc import dims
 from graphc.dims import Size, Symbol
 from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View, contiguous
 
-__all__ = ["Block", "Rows", "Widths", "restricted", "symbols_of"]
+__all__ = ["Block", "Rows", "Widths", "restricted", "symbols_of", "without_ones"]
 
 #: slabs, and their elements per row
 Widths = Mapping[int, Size]
@@ -71,7 +71,7 @@ def restricted(step: Launch | Product, rows: Rows, block: Block, held: Widths, p
 def _product(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -> Product | None:
     a, b, out = step.a, step.b, step.out
     if step.axes != (1, 1, 1):
-        return _contraction(step, rows, block, held, seen)
+        return _contraction(without_ones(step), rows, block, held, seen)
     if step.adds != 0 or out.shape[:-2] != rows.lead:
         return None
     along_a, along_b, along_out = (_along(v, rows, seen) for v in (a, b, out))
@@ -86,6 +86,17 @@ def _product(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths
     if along_b == "columns" or along_out == "columns" or out.shape[-2] != rows.rows:
         return None
     return Product(_part(a, 0, rows, block, held), _part(b, None, rows, block, held), _part(out, 0, rows, block, held), step.axes, step.origin)
+
+
+def without_ones(step: Product) -> Product:
+    """Without leading axes of one matrix (one group of channels, say)."""
+    lead = len(step.out.shape) - step.axes[0] - step.axes[2]
+    kept = [k for k in range(lead) if step.out.shape[k] != 1]
+
+    def view(v: View) -> View:
+        return View(v.slab, (*(v.shape[k] for k in kept), *v.shape[lead:]), (*(v.strides[k] for k in kept), *v.strides[lead:]), v.offset)
+
+    return step if len(kept) == lead else step._replace(a=view(step.a), b=view(step.b), out=view(step.out))
 
 
 def _contraction(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -> Product | None:

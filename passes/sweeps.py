@@ -27,7 +27,7 @@ from graphc.dtypes import is_float
 from graphc.ir import Graph, Type, Var
 from graphc.kernel import CallOut, Launch, Product, Program, Step, Sweep, View, contiguous
 from graphc.passes.lower import same
-from graphc.passes.restrict import Block, Rows, Widths, restricted, symbols_of
+from graphc.passes.restrict import Block, Rows, Widths, restricted, symbols_of, without_ones
 from graphc.passes.stages import Source, build_kernel
 
 __all__ = ["sweeps"]
@@ -95,6 +95,8 @@ class _Sweeping:
         step = self.steps[i]
         if not isinstance(step, Product) or step.axes[0] != 1 or i in self.taken:
             return None
+        if step.axes != (1, 1, 1):
+            step = without_ones(step)
         out, slab = step.out, self.slabs[step.out.slab]
         if out.shape != slab.shape or out.offset != 0 or out.strides != contiguous(out.shape) or not all(isinstance(n, int) for n in out.shape):
             return None
@@ -232,7 +234,7 @@ class _Sweeping:
         for i in sorted(found.members):
             step = self.steps[i]
             assert isinstance(step, Launch | Product)
-            if isinstance(step, Product) and step.b.slab not in held and step.b.strides[-1] != 1:
+            if isinstance(step, Product) and step.axes == (1, 1, 1) and step.b.slab not in held and step.b.strides[-1] != 1:
                 view, launch = self.dense(step.b, step)
                 step = step._replace(b=view)
                 if launch is not None:

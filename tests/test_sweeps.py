@@ -395,6 +395,22 @@ def test_shared_state_is_updated(mode: gc.Mode) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
+def test_what_follows_contractions_and_products_is_done_block_by_block() -> None:
+    """A convolution, its bias and activation image by image; the update of a weight with its gradient; the same bits as one after the other."""
+    x, w, b = gc.tensor("x", shape=(3, 8, 20, 20)), gc.tensor("w", shape=(16, 8, 3, 3)), gc.tensor("b", shape=(16, 1, 1))
+    u, g, v = (gc.tensor(name, shape=shape) for name, shape in (("u", (40, 150)), ("g", (40, 70)), ("v", (150, 70))))
+    cases = [([x, w, b], [gc.nn.relu(gc.nn.conv(x, w, stride=2, padding=1) + b)], [(3, 8, 20, 20), (16, 8, 3, 3), (16, 1, 1)]),
+             ([u, g, v], [0.9 * v + u.T @ g], [(40, 150), (40, 70), (150, 70)])]
+    for inputs, outputs, shapes in cases:
+        with mock.patch.multiple(swept, MUCH_WORK=1):
+            f = both(inputs, outputs, filled(*shapes))
+        assert is_swept(f) and not any(s.place == "arena" and s.name in ("conv", "matmul") for s in f._compiled.program.slabs)
+        with mock.patch.object(compiling, "sweeps", lambda program: program):
+            plain_ = compiled(inputs, outputs, LLVM)
+        given = filled(*shapes)
+        np.testing.assert_array_equal(compiled(inputs, outputs, LLVM)(*given)[0], plain_(*given)[0])
+
+
 # ---- recompute ------------------------------------------------------------------------------------
 
 
