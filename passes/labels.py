@@ -306,6 +306,8 @@ def _suits(reductions: Sequence[Reduced], stored: Sequence[Stored], grid: frozen
         if r.needed or not grid or not r.over >= grid or r.kept & grid:
             return False
         crossing.add(i)
+    if again and crossing:  # what follows the grid would read what belongs to its points
+        return False
     return all(not (grid & s.ranges) if crossing & s.reads else grid <= s.ranges for s in stored)
 
 

@@ -289,7 +289,10 @@ def _guess(size: Size) -> int:
     """A number for a size."""
     if isinstance(size, int):
         return size
-    return max(dims.evaluate(size, {s: max(UNKNOWN, s.min) for s in dims.symbols(size)}), 1)
+    try:
+        return max(dims.evaluate(size, {s: max(UNKNOWN, s.min) for s in dims.symbols(size)}), 1)
+    except (ArithmeticError, ValueError):  # sizes that never meet so
+        return UNKNOWN
 
 
 def _dependents(program: Program) -> list[list[int]]:
