@@ -182,7 +182,9 @@ def _built(graph: Graph, backend: str, mode: Mode, options: Options) -> Compiled
     plan = program = None
     if form.TAKES == "program":
         program = lower(final)
-        program = arena(sweeps(program) if any(p.name == "fuse" for p in passes) else program)
+        if any(p.name == "fuse" for p in passes):  # a sweep joins steps as fuse joins nodes, and goes with it
+            program = sweeps(program)
+        program = arena(program)
         if checked:
             verify_program(program)
     elif form.TAKES == "plan":

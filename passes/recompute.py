@@ -40,7 +40,7 @@ def recompute(graph: Graph, context: Context) -> Graph:
             readers.setdefault(v, []).append(node)
     order = {node: n for n, node in enumerate(nodes)}
     roots = set(graph.roots)
-    masks = dict.fromkeys(sorted(_masks(nodes), key=lambda v: order[_maker(v)]))
+    masks = _masks(nodes)
     instead: dict[Node, dict[Var, Var]] = {}  # for late readers: what they read now
     for seed in seeds:
         wide = _region(seed, readers, order)
@@ -55,12 +55,12 @@ def recompute(graph: Graph, context: Context) -> Graph:
                 if r in late and r.outputs[0] not in wide:
                     instead.setdefault(r, {})[v] = _copied(v, wide, masks, roots, copies, order)
                     context.log.append(Rewrite("recompute", v, copies[v]))
-        shape = seed.outputs[0].type.shape
-        for v in masks:
-            if v.type.shape == shape and v not in roots:
-                for r in readers.get(v, ()):
-                    if _of_rows(r, v):
-                        instead.setdefault(r, {})[v] = _copied(v, {}, masks, roots, {}, order)
+    shapes = {seed.outputs[0].type.shape for seed in seeds}
+    for v in masks:
+        if v.type.shape in shapes and v not in roots:
+            for r in readers.get(v, ()):
+                if _of_rows(r, v):
+                    instead.setdefault(r, {})[v] = _copied(v, {}, masks, roots, {}, order)
 
     def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
         table = instead.get(node)
@@ -130,14 +130,14 @@ def _copied(v: Var, wide: dict[Var, None], masks: dict[Var, None], roots: set[Va
     return copies[v]
 
 
-def _masks(nodes: Sequence[Node]) -> set[Var]:
+def _masks(nodes: Sequence[Node]) -> dict[Var, None]:
     """What is computed element by element from less: smaller operands, or others like it."""
-    found: set[Var] = set()
+    found: dict[Var, None] = {}
     for node in nodes:
         if len(node.outputs) == 1 and node.inputs and is_pointwise(node):
             shape = node.outputs[0].type.shape
             if all(x in found or x.type.shape != shape for x in node.inputs):
-                found.add(node.outputs[0])
+                found[node.outputs[0]] = None
     return found
 
 

@@ -122,14 +122,14 @@ class _Sweeping:
         if not self.readers[slab] or grown.members & self.taken or passed is None:
             return None
         most = rows.rows if found.whole and isinstance(rows.rows, int) else LEAST_ROWS
-        block = Block((0,) * len(rows.lead), 0, most, most)
+        block = Block((0,) * len(rows.lead), most, most, most)  # not the first one: that adds to nothing
         for i in grown.members:
             step = self.steps[i]
             if found.simple and isinstance(step, Product) and len(grown.held) > 1 and i not in found.members:
                 return None
             if not isinstance(step, Launch | Product) or (part := restricted(step, rows, block, grown.held, passed)) is None:
                 return None
-            if isinstance(part, Product) and along(step, part) and self.slabs[part.out.slab].dtype.itemsize < 4:
+            if isinstance(part, Product) and part.adds != 0 and self.slabs[part.out.slab].dtype.itemsize < 4:
                 return None  # it would be rounded after every block
         return None if self.between(grown.members) else grown
 
@@ -278,11 +278,6 @@ class _Sweeping:
         view = View(slab, v.shape, contiguous(v.shape))
         self.copies[v] = view, Launch(kernel, (v.slab, slab), step.origin)
         return self.copies[v]
-
-
-def along(step: Launch | Product, part: Product) -> bool:
-    """Does the part sum over the block's rows?"""
-    return isinstance(step, Product) and step.a.shape[-1] != part.a.shape[-1]
 
 
 def _guess(size: Size) -> int:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from graphc import dims
 from graphc.backends.llvm.partials import MOST_CHUNKS
 from graphc.dims import Size
-from graphc.kernel import Instr, Kernel
+from graphc.kernel import Instr, Kernel, Launch, Product, Step, Sweep
 from graphc.ops import OPS
 
-__all__ = ["CHUNK_NS", "MULADDS", "SERIAL_NS", "Cut", "cut", "cut_at", "kernel_cost", "thinness"]
+__all__ = ["CHUNK_NS", "LET_GO_PS", "MULADDS", "SERIAL_NS", "Cut", "cut", "cut_at", "kernel_cost", "thinness", "work"]
 
 #: estimated nanoseconds of work in one chunk, and below which a launch stays on one thread
 CHUNK_NS, SERIAL_NS = 8000, 10000
 #: multiplications with additions in a nanosecond, roughly
 MULADDS = 40
+#: what a launch or a product costs beside its elements, and one multiplication and addition of a product
+LAUNCH_PS, PRODUCT_PS = 20_000, 1000 // MULADDS
+#: from how much estimated work on other Python threads may run meanwhile; a step that is no kernel is taken for as much
+LET_GO_PS = 5_000_000
 
 
 def kernel_cost(kernel: Kernel) -> float:
@@ -59,3 +65,25 @@ def cut_at(extent: Size, each: Size, block: int) -> Cut:
     rows = dims.floordiv(rows + (block - 1), block) * block
     wide = dims.dim_min(dims.dim_max(extent * work - SERIAL_NS * 1000, 0), 1)
     return Cut(rows, dims.floordiv(extent + rows - 1, rows), wide)
+
+
+def work(steps: Iterable[Step]) -> Size:
+    """Estimated picoseconds of steps, one after the other on one core."""
+    total: Size = 0
+    for step in steps:
+        if isinstance(step, Sweep):
+            total = total + step.total(work(step.steps))
+        elif isinstance(step, Launch):
+            kernel = step.kernel
+            total = total + LAUNCH_PS
+            for grid, stages in ((kernel.grid, kernel.stages), ((), kernel.finish)):
+                for stage in stages:
+                    points = dims.product(kernel.ranges[r].extent for r in (*grid, *stage.loops))
+                    body = replace(kernel, values=tuple([kernel.values[i] for i in stage.body]))
+                    total = total + points * max(1, round(1000 * kernel_cost(body)))
+        elif isinstance(step, Product):
+            lead, m, k, n = step.sizes
+            total = total + lead * m * n * k * thinness(m, n) * PRODUCT_PS + LAUNCH_PS
+        else:
+            total = total + LET_GO_PS
+    return total

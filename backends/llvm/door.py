@@ -21,7 +21,6 @@ import sys
 import sysconfig
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,21 +28,19 @@ import numpy as np
 from graphc import backends, dims, settings
 from graphc.backends.llvm import engine as engines
 from graphc.backends.llvm.capi import LAYOUTS, SIZES
-from graphc.backends.llvm.costs import MULADDS, SERIAL_NS, kernel_cost, thinness
+from graphc.backends.llvm.costs import LET_GO_PS, SERIAL_NS, work
 from graphc.backends.llvm.door_sizes import ACCEPTS, AXES, FORMS, RELATIONS
 from graphc.backends.llvm.door_text import TABLE, door_module
 from graphc.backends.llvm.pool import pool
 from graphc.backends.llvm.target import host
 from graphc.dims import Call, Dim, Size, Symbol
 from graphc.ir import Array, Container
-from graphc.kernel import Launch, Product, Program, Step, Sweep
+from graphc.kernel import Program
 
 __all__ = ["Bound", "Machine", "Results", "door_sizes", "entry", "machine", "work_formula"]
 
-#: from how much estimated work on other Python threads may run meanwhile, and the work may use several threads
-LET_GO_PS, PARALLEL_PS = 5_000_000, 1000 * SERIAL_NS
-#: what a launch or a product costs beside its elements, and one multiplication and addition of a product
-LAUNCH_PS, PRODUCT_PS = 20_000, 1000 // MULADDS
+#: from how much estimated work on it may use several threads
+PARALLEL_PS = 1000 * SERIAL_NS
 #: calls between two looks at how many processors the process may use
 REREAD = 1000
 
@@ -245,28 +242,7 @@ class Results:
 
 def work_formula(program: Program) -> Size:
     """Estimated picoseconds of one run on one core."""
-    return _work(program.steps)
-
-
-def _work(steps: Iterable[Step]) -> Size:
-    total: Size = 0
-    for step in steps:
-        if isinstance(step, Sweep):
-            total = total + step.total(_work(step.steps))
-        elif isinstance(step, Launch):
-            kernel = step.kernel
-            total = total + LAUNCH_PS
-            for grid, stages in ((kernel.grid, kernel.stages), ((), kernel.finish)):
-                for stage in stages:
-                    points = dims.product(kernel.ranges[r].extent for r in (*grid, *stage.loops))
-                    body = replace(kernel, values=tuple([kernel.values[i] for i in stage.body]))
-                    total = total + points * max(1, round(1000 * kernel_cost(body)))
-        elif isinstance(step, Product):
-            lead, m, k, n = step.sizes
-            total = total + lead * m * n * k * thinness(m, n) * PRODUCT_PS + LAUNCH_PS
-        else:
-            total = total + LET_GO_PS
-    return total
+    return work(program.steps)
 
 
 def door_sizes(program: Program, formulas: Iterable[Size]) -> list[Size]:

@@ -44,7 +44,6 @@ class Writer(Sweeping):
         self.codes: dict[Kernel, Code] = {}
         self.scratch: Size = 0
         self.module = Module(target)
-        self.functions = 0  # of sweeps
         self.alone = False  # is one thread of many written, which shares out nothing?
         self.block: dict[Symbol, Value] = {}
 

@@ -110,7 +110,7 @@ class Multiplying:
                 self._in_rows(spec, dtype, pointers, numbers, m, n, k)
             else:
                 self.f.either(large, "large", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
-                             lambda: self._in_rows(spec, dtype, pointers, numbers, m, n, k))
+                              lambda: self._in_rows(spec, dtype, pointers, numbers, m, n, k))
 
         starts = [self.size(v.offset * dtype.itemsize) for v in views]
         lead = out.shape[:-2]
@@ -130,18 +130,21 @@ class Multiplying:
             one_by_one(0, starts)
             return
         self.f.either(self._many(dims.product(lead), m * n * k * thinness(m, n)), "batch",
-                     lambda: self._matrices(spec, dtype, [self.address(v.slab) for v in views], starts, lead, steps, (m, n, k, *strides)),
-                     lambda: one_by_one(0, starts))
+                      lambda: self._matrices(spec, dtype, [self.address(v.slab) for v in views], starts, lead, steps, (m, n, k, *strides)),
+                      lambda: one_by_one(0, starts))
 
     def _alone(self, step: Product, spec: Spec, dtype: np.dtype[Any], views: Sequence[View], numbers: Sequence[Size]) -> None:
         """A product in a sweep: one matrix, its rows on this thread."""
         pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}") for v in views]
         refs, (m, n, k) = [self.size(x).ref for x in numbers], numbers[:3]
+
+        def rows(adds: bool) -> None:
+            self._rows(replace(spec, adds=adds), dtype, pointers, refs, m, n, k, True)
+
         if step.adds == 0:
-            self._rows(spec, dtype, pointers, refs, m, n, k, True)
-            return
-        self.f.either(self.size(step.adds).eq(0), "begins", lambda: self._rows(spec, dtype, pointers, refs, m, n, k, True),
-                      lambda: self._rows(replace(spec, adds=True), dtype, pointers, refs, m, n, k, True))
+            rows(False)
+        else:
+            self.f.either(self.size(step.adds).eq(0), "begins", lambda: rows(False), lambda: rows(True))
 
     # -- which form -------------------------------------------------------------------------------
 
@@ -216,7 +219,7 @@ class Multiplying:
             count, each, threads = self.size(m), self.size(work), f.value("%threads", "i64")
             # one column is summed in another order (products.py)
             self.f.either((count * each).gt(limit) & threads.gt(1) & self.size(n).gt(1), "product", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
-                         lambda: self._rows(spec, dtype, pointers, numbers, m, n, k, True))
+                          lambda: self._rows(spec, dtype, pointers, numbers, m, n, k, True))
             return
         self._rows(spec, dtype, pointers, numbers, m, n, k, small)
 
@@ -247,7 +250,7 @@ class Multiplying:
             self._share("rows", [*what.slots(), f"i64 {per.ref}"], (count + per - 1).udiv(per))
 
         self.f.either((count * each).gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1), "product", parallel,
-                     lambda: f.line(f"call void @{name}({what.args('null', '0', count.ref)})"))
+                      lambda: f.line(f"call void @{name}({what.args('null', '0', count.ref)})"))
 
     def _in_columns(self, spec: Spec, dtype: np.dtype[Any], pointers: Sequence[str], numbers: Sequence[str], n: Size) -> None:
         """One product with few rows: each thread takes columns."""

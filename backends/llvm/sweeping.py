@@ -9,18 +9,16 @@ Sizes that depend on the block are computed where it begins.  Bits do not depend
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc import dims
 from graphc.backends.llvm import costs
 from graphc.backends.llvm.contracting import Contracting
-from graphc.backends.llvm.costs import kernel_cost, thinness
 from graphc.backends.llvm.formulas import size_value
 from graphc.backends.llvm.multiplying import most_chunks
 from graphc.backends.llvm.values import Body, Value, select
 from graphc.dims import Size, Symbol
-from graphc.kernel import Launch, Product, Sweep
+from graphc.kernel import Launch, Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +32,6 @@ SLOTS = ("slabs", "table", "arena", "memory", "per", "units", "each")
 class Sweeping(Contracting):
     """A part of the driver's Writer."""
 
-    name: str
     entry: list[str]
     loaded: dict[Size, Value]
     slabs: dict[int, str]
@@ -43,14 +40,12 @@ class Sweeping(Contracting):
     block: dict[Symbol, Value]  # of the block that the function being written is at
     at_block: list[str]  # lines where a block begins
     mine: Size  # bytes of the slabs of one block; where scratch memory begins
-    functions: int
 
     if TYPE_CHECKING:
         launch: Callable[[Launch], None]
 
     def sweep(self, step: Sweep) -> None:
-        name = f"@NAME_sweep{self.functions}"
-        self.functions += 1
+        name = f"@NAME_sweep{len(self.module.functions)}"
         scratch = self.swept(step, name)
         f, most = self.f, most_chunks()
         each = step.room + scratch
@@ -58,7 +53,7 @@ class Sweeping(Contracting):
         units: Size = step.matrices if step.adds else step.matrices * step.blocks
         self.scratch = dims.dim_max(self.scratch, dims.dim_min(dims.dim_max(units, 1), most) * each)
         threads, count = f.value("%threads", "i64").minimum(most), self.size(units)
-        wide = threads.gt(1) & self.size(step.total(_cost(step.steps))).gt(costs.SERIAL_NS * 1000)
+        wide = threads.gt(1) & self.size(costs.work([step])).gt(costs.SERIAL_NS * 1000)
         threads = select(wide, threads, threads.like(1))
         per = (count + threads - 1).udiv(threads).maximum(1)
         context = ["ptr %slabs", "ptr %table", "ptr %arena", f"ptr {self.scratch_address()}", f"i64 {per.ref}", f"i64 {count.ref}", f"i64 {self.size(each).ref}"]
@@ -103,9 +98,7 @@ class Sweeping(Contracting):
                 f.lines[at:at] = self.at_block
         self.close()
         found = dims.substitute(self.scratch, step.most)
-        functions = self.functions
         self.__dict__.update(outside)
-        self.functions = functions
         return found
 
     def block_size(self, size: Size) -> Value:
@@ -123,16 +116,3 @@ class Sweeping(Contracting):
         self.entry.insert(0, f"  %context = alloca [{max(self.context_slots, 1)} x i64], align 64")
         self.f.lines[0:0] = self.entry
         self.f.finish(result)
-
-
-def _cost(steps: Sequence[Launch | Product]) -> Size:
-    """Picoseconds of one block, roughly."""
-    total: Size = 0
-    for step in steps:
-        if isinstance(step, Launch):
-            points = dims.product(r.extent for r in step.kernel.ranges)
-            total = total + points * max(1, round(1000 * kernel_cost(step.kernel)))
-        else:
-            lead, m, k, n = step.sizes
-            total = total + lead * m * n * k * (thinness(m, n) * 1000 // costs.MULADDS)
-    return total

@@ -92,10 +92,10 @@ def _fits(named: Mapping[str, Var]) -> None:
         _broadcasts(a, named[a].type.shape[:-2], b, named[b].type.shape[:-2])
 
 
-def _broadcasts(a: str, one: Sequence[Size], b: str, other: Sequence[Size], exact: Any = None) -> None:
+def _broadcasts(a: str, one: Sequence[Size], b: str, other: Sequence[Size], what: str = "leading axes", both: bool = True) -> None:
+    """``both``: may the other be stretched too?"""
     for m, n in zip(reversed(one), reversed(other), strict=False):
-        if isinstance(m, int) and isinstance(n, int) and m != n and 1 not in ((m, n) if exact is None else (m,)):
-            what = "leading axes" if exact is None else "shapes"
+        if isinstance(m, int) and isinstance(n, int) and m not in (1, n) and not (both and n == 1):
             raise GraphcValueError(f"attention: the {what} of {a} and {b} do not broadcast: sizes {m} and {n}")
 
 
@@ -106,7 +106,7 @@ def _allowed(mask: Any, causal: bool, scores: Var) -> Var | None:
         allowed = as_var(mask)
         if allowed.type.dtype != np.bool_:
             raise GraphcTypeError(f"attention: the mask is {allowed.type.dtype}; expected bool, True where a query attends to a key")
-        _broadcasts("the mask", allowed.type.shape, "the scores", scores.type.shape, allowed.type.shape)
+        _broadcasts("the mask", allowed.type.shape, "the scores", scores.type.shape, "shapes", both=False)
     if causal:
         *lead, rows, columns = shape_of(scores)
         i = broadcast_to(expand_dims(arange(rows), (1,)), (*lead, rows, 1))  # of all matrices: then it is part of their kernel
