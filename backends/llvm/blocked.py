@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 from graphc.backends.llvm import memory
 from graphc.backends.llvm.product_numbers import Numbers
@@ -32,6 +33,8 @@ __all__ = ["BlockWriter", "Shape", "blocked_module"]
 PANEL_BYTES, BLOCK_BYTES, SLICE_BYTES = 64 << 10, 256 << 10, 1 << 20
 #: rows from what is packed to what is fetched
 AHEAD = 8
+#: rows of a tile: a block of rows is divided so that as few as can be are computed in vain
+HEIGHTS = (3, 4, 5, 6)
 
 
 #: writes the packing of a part of an operand: where to, its row or column and its k in the operand, how many of the former and of k
@@ -50,7 +53,7 @@ class Shape:
         self.bytes = BITS[numbers.work] // 8
         self.lanes = target.bits // BITS[numbers.work]
         many = target.has("avx512f") or target.has("neon")  # 32 registers
-        self.rows, self.vectors = 6, 4 if many else 2
+        self.rows, self.vectors = HEIGHTS[-1], 4 if many else 2
         self.columns = self.vectors * self.lanes
         self.deep = PANEL_BYTES // (self.columns * self.bytes)
         self.high = max(BLOCK_BYTES // (self.deep * self.bytes) // 48, 1) * 48  # whole tiles, and whole vectors
@@ -80,7 +83,7 @@ class BlockWriter:
 
     def write(self) -> str:
         self.lay()
-        self.tile()
+        self.tiles_of()
         self.edge()
         self.product()
         return self.module.text()
@@ -164,16 +167,26 @@ class BlockWriter:
 
     # -- a tile -----------------------------------------------------------------------------------
 
-    def tile(self, name: str = "NAME_tile") -> None:
-        """A full tile: ``c[r, :] = (c[r, :] unless first) + sum over p < deep of a[r, p] * b[p, :]``, in registers."""
-        a_row, c_row, deep, first = self.begin(name, "p:c p:a p:b a_row c_row deep first")
+    def tiles_of(self, name: str = "NAME_tile") -> None:
+        """The tiles of all heights and of one vector to all of a panel, and the table of them."""
+        names = []
+        for height in HEIGHTS:
+            for vectors in range(1, self.shape.vectors + 1):
+                names.append(f"{name}_{height}x{vectors}")
+                self.tile(name, names[-1], height, vectors)
+        pointers = ", ".join(f"ptr @{n}" for n in names)
+        self.module.globals[f"{name}s"] = f"@{name}s = internal constant [{len(names)} x ptr] [{pointers}]"
+
+    def tile(self, name: str, full_name: str, height: int, width: int) -> None:
+        """A tile: ``c[r, :] = (c[r, :] unless first) + sum over p < deep of a[r, p] * b[p, :]``, in registers."""
+        a_row, c_row, deep, first = self.begin(full_name, "p:c p:a p:b a_row c_row deep first")
         f, numbers, shape, w = self.f, self.numbers, self.shape, self.shape.lanes
         vector, one = Value(f, "", self.work, w), Value(f, "", self.work)
         lines, sources = ["%c"], ["%a"]
-        for _ in range(shape.rows - 1):
+        for _ in range(height - 1):
             lines.append(self.at(lines[-1], c_row, self.work))
             sources.append(self.at(sources[-1], a_row, self.work))
-        places = [[self.at(line, self.i64(v * w), self.work) for v in range(shape.vectors)] for line in lines]
+        places = [[self.at(line, self.i64(v * w), self.work) for v in range(width)] for line in lines]
         before = f.block
         go_on, start = f.labels("tile", "go_on", "start")
         f.line(f"br i1 {first.ne(0).ref}, label %{start}, label %{go_on}")
@@ -184,14 +197,14 @@ class BlockWriter:
         nothing = numbers.zero(f, w)
         begun = [[f.phi(x, (nothing, before), (x, go_on)) for x in line] for line in old]
         line = lines[-1]
-        for _ in range(shape.rows):  # the tile below: on its way while this one computes
+        for _ in range(height):  # the tile below: on its way while this one computes
             line = self.at(line, c_row, self.work)
-            for v in range(0, shape.columns, 64 // shape.bytes):
+            for v in range(0, width * w, 64 // shape.bytes):
                 self.fetch(self.at(line, self.i64(v), self.work), 1)
         with f.loop(self.i64(0), deep, self.i64(1), "p") as p:
             totals = [[p.carry(x) for x in line] for line in begun]
             b = self.at("%b", p.index * shape.columns, self.work)
-            vectors = [memory.load(self.at(b, self.i64(v * w), self.work), vector) for v in range(shape.vectors)]
+            vectors = [memory.load(self.at(b, self.i64(v * w), self.work), vector) for v in range(width)]
             for source, row in zip(sources, totals, strict=True):
                 x = f.splat(memory.load(self.at(source, p.index, self.work), one), w)
                 for total, y in zip(row, vectors, strict=True):
@@ -282,18 +295,27 @@ class BlockWriter:
         return None
 
     def form(self, care: Value | None, panel: str, count: Value) -> str:
-        """The function of a tile, for a block of rows and a panel."""
-        return "@NAME_tile"
+        """The table of tiles, for a block of rows and a panel."""
+        return "@NAME_tiles"
 
     def tiles(self, c: str, c_row: Value, block: str, panel: str, columns: Value, high: Value, deep: Value, first: Value, form: str) -> None:
-        """A block of rows times a panel."""
+        """A block of rows times a panel, in tiles of two neighbouring heights."""
         f, shape = self.f, self.shape
-        with f.loop(self.i64(0), high, self.i64(shape.rows), "tile") as r:
-            rows = (high - r.index).minimum(shape.rows)
-            to, a = self.at(c, r.index * c_row, self.work), self.at(block, r.index * shape.deep, self.work)
+        least, most, one = HEIGHTS[0], HEIGHTS[-1], self.i64(1)
+        count = (high + (most - 1)).udiv(most)
+        low, taller = high.udiv(count), high.urem(count)
+        vectors = (columns + (shape.lanes - 1)).udiv(shape.lanes)
+        full = columns.eq(vectors * shape.lanes)
+        with f.loop(self.i64(0), count, one, "tile") as t:
+            r = t.index * low + t.index.minimum(taller)
+            rows = low + t.index.lt(taller).to("i64", signed=False)
+            place = (rows.maximum(least) - least) * shape.vectors + vectors - 1
+            where = f.op(f"getelementptr ptr, ptr {form}, i64 {place.ref}")
+            tile = f.op(f"load ptr, ptr {where}")
+            to, a = self.at(c, r * c_row, self.work), self.at(block, r * shape.deep, self.work)
             args = f"ptr {to}, ptr {a}, ptr {panel}, i64 {shape.deep}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
-            f.either(rows.eq(shape.rows) & columns.eq(shape.columns), "tile", lambda: f.line(f"call void {form}({args})"),
-                     lambda: f.line(f"call void @NAME_edge({args}, i64 {rows.ref}, i64 {columns.ref}, ptr {form})"))
+            f.either(full & rows.ge(least), "tile", partial(f.line, f"call void {tile}({args})"),
+                     partial(f.line, f"call void @NAME_edge({args}, i64 {rows.ref}, i64 {columns.ref}, ptr {tile})"))
 
     def even(self, k: Value) -> Value:
         """How much of k a block takes: as few blocks as can be, of one size, in whole vectors."""

@@ -77,7 +77,7 @@ class _Writer(BlockWriter):
 
     def write(self) -> str:
         self.gather()
-        self.tile()
+        self.tiles_of()
         self.edge()
         self.contraction()
         return self.module.text()

@@ -45,8 +45,8 @@ class _Writer(BlockWriter):
         self.pack("NAME_lay_a", along_k=True)
         self.pack("NAME_lay_b", along_k=False)
         self.small()
-        self.tile()
-        self.tile("NAME_widened")
+        self.tiles_of()
+        self.tiles_of("NAME_widened")
         self.edge()
         self.product()
         return self.module.text()
@@ -170,7 +170,7 @@ class _Writer(BlockWriter):
     def form(self, care: Value | None, panel: str, count: Value) -> str:
         other = self.careful(panel, count)
         assert care is not None and other is not None
-        return self.f.op(f"select i1 {(care | other).ref}, ptr @NAME_widened, ptr @NAME_tile")
+        return self.f.op(f"select i1 {(care | other).ref}, ptr @NAME_wideneds, ptr @NAME_tiles")
 
     # -- a tile -----------------------------------------------------------------------------------
 
