@@ -19,8 +19,8 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size
-from graphc.dtypes import is_half
-from graphc.ir import Node, Var, apply
+from graphc.dtypes import is_float, is_half
+from graphc.ir import Node, Type, Var, apply
 from graphc.kernel import View
 from graphc.ops.arithmetic import add, mul
 from graphc.ops.broadcasting import broadcast_to
@@ -43,6 +43,8 @@ CONVOLUTIONS = ("conv", "conv_input", "conv_weight")
 MOST_SHIFTS = 32
 #: multiplications for each that counts from which on the gradient of an image is a product whose parts are added up; rows of a tile
 WASTE, TILE = 1.4, 6
+#: positions in an image up to which images stand side by side
+SMALL = 256
 
 Windows = tuple[Sequence[int], Sequence[int]]  # strides and dilations
 
@@ -91,7 +93,42 @@ def convolved(node: Node, xs: list[Var]) -> Var | None:
     shifts = _shifted(node, xs, window, attrs)
     if shifts is not None:
         return shifts
-    return None if bare else apply(node.op, *xs, **attrs)
+    other = _by_image(xs, node.outputs[0].type, attrs) if node.op is conv_weight_op else _side_by_side(node, xs, attrs)
+    return other if other is not None or bare else apply(node.op, *xs, **attrs)
+
+
+def _side_by_side(node: Node, xs: Sequence[Var], attrs: dict[str, Any]) -> Var | None:
+    """Small images as one: which image it is becomes an axis of space.  So the kernel is packed once, and vectors are full."""
+    batch, _, *positions = node.outputs[0].type.shape
+    if batch == 1 or not is_float(node.outputs[0].type.dtype) or not all(isinstance(n, int) for n in positions) or not 0 < dims.product(positions) <= SMALL:
+        return None
+    which = 0 if node.op is conv_op else 1
+    image, kernel = xs[which], expand_dims(xs[1 - which], (2,))
+    rank = image.type.ndim
+    image = expand_dims(transpose(image, (1, 0, *range(2, rank))), (0,))
+    more: dict[str, Any] = {"strides": (1,), "dilations": (1,), "padding": ((0, 0),)}
+    if node.op is conv_input_op:
+        more["sizes"] = (batch,)
+    attrs = attrs | {k: (*v, *attrs[k]) for k, v in more.items()}
+    together = apply(node.op, *((image, kernel) if which == 0 else (kernel, image)), **attrs)
+    return transpose(squeeze(together, (0,)), (1, 0, *range(2, rank)))
+
+
+def _by_image(xs: Sequence[Var], out: Type, attrs: dict[str, Any]) -> Var | None:
+    """What each image gives to the kernel, then their sum: images are shared out among threads, and what is read stays near.
+
+    Not where that is more than the images hold; and numbers of 16 bits would be rounded for each image.
+    """
+    x, y = xs
+    batch, groups, elements = x.type.shape[0], attrs["groups"], dims.product(out.shape)
+    held = dims.product(x.type.shape[1:]), dims.product(y.type.shape[1:])
+    if not isinstance(batch, int) or batch < 2 or not is_float(out.dtype) or is_half(out.dtype) or not isinstance(elements, int):
+        return None
+    if not all(isinstance(n, int) for n in held) or elements > held[0] + held[1]:
+        return None
+    apart = [reshape(v, (1, batch * v.type.shape[1], *v.type.shape[2:])) for v in xs]
+    each = apply(conv_weight_op, *apart, **attrs | {"groups": groups * batch})
+    return sum_(reshape(each, (batch, *out.shape)), (0,))
 
 
 def _laid(x: Var, starts: Sequence[Size], steps: Sequence[int], sizes: Sequence[Size]) -> Var:

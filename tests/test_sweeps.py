@@ -397,9 +397,9 @@ def test_shared_state_is_updated(mode: gc.Mode) -> None:
 
 def test_what_follows_contractions_and_products_is_done_block_by_block() -> None:
     """A convolution, its bias and activation image by image; the update of a weight with its gradient; the same bits as one after the other."""
-    x, w, b = gc.tensor("x", shape=(3, 8, 20, 20)), gc.tensor("w", shape=(16, 8, 3, 3)), gc.tensor("b", shape=(16, 1, 1))
+    x, w, b = gc.tensor("x", shape=(3, 8, 40, 40)), gc.tensor("w", shape=(16, 8, 3, 3)), gc.tensor("b", shape=(16, 1, 1))
     u, g, v = (gc.tensor(name, shape=shape) for name, shape in (("u", (40, 150)), ("g", (40, 70)), ("v", (150, 70))))
-    cases = [([x, w, b], [gc.nn.relu(gc.nn.conv(x, w, stride=2, padding=1) + b)], [(3, 8, 20, 20), (16, 8, 3, 3), (16, 1, 1)]),
+    cases = [([x, w, b], [gc.nn.relu(gc.nn.conv(x, w, stride=2, padding=1) + b)], [(3, 8, 40, 40), (16, 8, 3, 3), (16, 1, 1)]),
              ([u, g, v], [0.9 * v + u.T @ g], [(40, 150), (40, 70), (150, 70)])]
     for inputs, outputs, shapes in cases:
         with mock.patch.multiple(swept, MUCH_WORK=1):

@@ -12,7 +12,7 @@ operand's elements lie, whatever its axes are: overlapping windows of an image a
 one another: ``RUNS`` says for each vector of a table where its first stretch begins, where its last one does, and after how many
 lanes (SLOTS numbers; -1 lanes if there are more than two stretches).
 
-``CONTEXT`` names the slots of the context.  A unit is some columns of one l; a chunk has ``per`` of them.
+``CONTEXT`` names the slots of the context.  A unit is some columns of one l; ``counters``, the last slots, are one for each chunk: how many of its units are taken.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["CONTEXT", "SLOTS", "contracted_module", "fill_module", "group_size",
 
 #: the slots of the context: addresses (of tables, too), then numbers
 CONTEXT = ("c", "a", "b", "lead_c", "lead_a", "lead_b", "a_rows", "a_sums", "a_runs", "b_sums", "b_columns", "b_runs", "scratch",
-           "m", "n", "k", "c_row", "a_turned", "b_turned", "nbytes", "per", "columns", "each", "units")
+           "m", "n", "k", "c_row", "a_turned", "b_turned", "nbytes", "columns", "each", "units", "chunks", "counters")
 POINTERS = 13
 #: numbers for each vector of a table
 SLOTS = 3
@@ -195,16 +195,15 @@ class _Writer(BlockWriter):
 
     def contraction(self) -> None:
         chunk, = self.begin("NAME", "p:context chunk", internal=False)
-        f, one = self.f, self.i64(1)
+        f = self.f
         for slot, word in enumerate(CONTEXT):
             kind = "ptr" if slot < POINTERS else "i64"
             f.line(f"%{word}.p = getelementptr i64, ptr %context, i64 {slot}")
             f.line(f"%{word} = load {kind}, ptr %{word}.p")
-        n, per, columns, each, units, nbytes = (f.value("%" + word, "i64") for word in ("n", "per", "columns", "each", "units", "nbytes"))
+        n, columns, each, units, chunks, nbytes = (f.value("%" + word, "i64") for word in ("n", "columns", "each", "units", "chunks", "nbytes"))
         mine = f.op(f"getelementptr i8, ptr %scratch, i64 {(chunk * nbytes).ref}")
-        low = chunk * per
-        with f.loop(low, (low + per).minimum(units), one, "unit") as unit:
-            lead, part = unit.index.udiv(each), unit.index.urem(each)
+        with f.taking("%counters.p", chunk, chunks, units) as unit:
+            lead, part = unit.udiv(each), unit.urem(each)
             c, a, b = (self.at(f"%{word}", self.number(f"%lead_{word}", lead), self.storage) for word in "cab")
             start = part * columns
             self.unit(c, a, b, start, (start + columns).minimum(n), mine)

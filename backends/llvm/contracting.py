@@ -22,6 +22,10 @@ __all__ = ["Contracting", "Group", "collapsed"]
 MOST_AXES = 4
 #: elements from which on a stretch is worth whole vectors
 LONG = 8
+#: units for each thread, if there are enough columns: one thread may be held up
+MOST_PARTS = 4
+#: columns of a unit from which on packing A again costs little
+LEAST_COLUMNS = 256
 
 #: sizes of axes that belong together, and for each view its strides along them
 Group = tuple[list[Size], list[list[Size]]]
@@ -99,7 +103,7 @@ class Contracting(Multiplying):
         nbytes = (shape.scratch * shape.bytes + 63) // 64 * 64
         begin = dims.floordiv(at * 8 + 63, 64) * 64
         most = most_chunks()
-        self.scratch = dims.dim_max(self.scratch, begin + dims.dim_min(dims.dim_max(lead * dims.floordiv(n + (shape.columns - 1), shape.columns), 1), most) * nbytes)
+        self.scratch = dims.dim_max(self.scratch, begin + dims.dim_min(dims.dim_max(lead * dims.floordiv(n + (shape.lanes - 1), shape.lanes), 1), most) * nbytes)
         scratch = self.scratch_address()
 
         tables = {word: f.op(f"getelementptr i64, ptr {scratch}, i64 {self.size(place).ref}") for word, place in places.items()}
@@ -116,32 +120,27 @@ class Contracting(Multiplying):
         work = (heads * self.size(m)) * (width * self.size(k))
         wide = work.gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1)
         threads = select(wide, threads, threads.like(1))
-        # columns are shared out too where there are few products for each thread
-        each = select(threads.eq(1), threads, (threads * 2).udiv(heads.maximum(1)).maximum(1))
-        part = (((width + each - 1).udiv(each) + (shape.columns - 1)).udiv(shape.columns) * shape.columns).maximum(shape.columns)
+        # columns are shared out too where there are few products for each thread: as many as are worth packing A again, but some for each thread
+        heads = heads.maximum(1)
+        wanted = ((threads * MOST_PARTS + heads - 1).udiv(heads)).minimum(width.udiv(LEAST_COLUMNS)).maximum((threads + heads - 1).udiv(heads))
+        each = select(threads.eq(1), threads, wanted)
+        part = ((width + each - 1).udiv(each) + (shape.lanes - 1)).udiv(shape.lanes) * shape.lanes
+        part = part.maximum(shape.lanes)
         each = (width + part - 1).udiv(part)
-        units = heads * each
-        per = (units + threads - 1).udiv(threads).maximum(1)
+        units = self.size(lead) * each
+        chunks = threads.minimum(units)
         pointers = {}
         for word, v in (("c", step.out), ("a", step.a), ("b", step.b)):
             pointers[word] = f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}")
         pointers["scratch"] = f.op(f"getelementptr i8, ptr {scratch}, i64 {self.size(begin).ref}")
         c_row = c_m[-1] if c_m else 0
         known: dict[str, Value] = {"m": self.size(m), "n": width, "k": self.size(k), "c_row": self.size(c_row), "a_turned": f.const(int(a_turned), "i64"),
-                                   "b_turned": f.const(int(b_turned), "i64"), "nbytes": f.const(nbytes, "i64"), "per": per, "columns": part, "each": each,
-                                   "units": units}
-        self.fill([f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables[word]}" for word in CONTEXT])
-        chunks = (units + per - 1).udiv(per)
+                                   "b_turned": f.const(int(b_turned), "i64"), "nbytes": f.const(nbytes, "i64"), "columns": part, "each": each,
+                                   "units": units, "chunks": chunks.maximum(1)}
+        self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables[word]}" for word in CONTEXT[:-1]), *["i64 0"] * most])
         self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
-
-        def alone() -> None:
-            with f.loop(f.const(0, "i64"), chunks, f.const(1, "i64"), "chunk") as loop:
-                f.line(f"call void @{name}(ptr %context, i64 {loop.index.ref})")
-
-        def together() -> None:
-            f.line(f"call void @gc_parallel(ptr @{name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})")
-
-        f.either(chunks.gt(1), "contraction", together, alone)
+        f.either(chunks.gt(1), "contraction", lambda: f.line(f"call void @gc_parallel(ptr @{name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})"),
+                 lambda: f.line(f"call void @{name}(ptr %context, i64 0)"))
 
 
 def _turned(direct: Group, which: int, other: Group, view: int) -> bool:

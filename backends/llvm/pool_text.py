@@ -2,7 +2,7 @@
 
 ``docs/threads.md`` says how the pool behaves and why; the comments in the text say how it works.  How to read it:
 ``@state`` is the one word on which caller and workers meet, ``@gc_parallel`` and ``@region`` are what a caller runs,
-``@worker`` what a worker runs, ``@look`` what is done only now and then (read the affinity mask, place and create
+``@stretch`` how they share out chunks, ``@worker`` what a worker runs, ``@look`` what is done only now and then (read the affinity mask, place and create
 workers).  Nothing here depends on vectors or on the processor's features.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import string
 
+from graphc.backends.llvm.pool_serial import COMMON, WITHOUT_THREADS
 from graphc.backends.llvm.target import Target
 
 __all__ = ["MOST_THREADS", "has_threads", "pool_module"]
@@ -25,42 +26,6 @@ MACHINES = {
     "aarch64": {"futex": "98", "pause_name": "llvm.aarch64.isb(i32)", "pause": "call void @llvm.aarch64.isb(i32 15)"},
 }
 
-#: the module's one symbol, a table of what Python asks for: a module of the engine has one symbol
-COMMON = """
-@gc_pool = constant [4 x ptr] [ptr @gc_parallel, ptr @gc_pool_limits, ptr @gc_pool_forked, ptr @gc_pool_workers]
-
-define internal void @serial(ptr %task, ptr %context, i64 %chunks) nounwind {
-entry:
-  %some = icmp sgt i64 %chunks, 0
-  br i1 %some, label %next, label %done
-next:
-  %chunk = phi i64 [ 0, %entry ], [ %after, %next ]
-  call void %task(ptr %context, i64 %chunk)
-  %after = add nuw nsw i64 %chunk, 1
-  %more = icmp slt i64 %after, %chunks
-  br i1 %more, label %next, label %done
-done:
-  ret void
-}
-"""
-
-#: where there are no threads
-WITHOUT_THREADS = COMMON + """
-define internal void @gc_parallel(ptr %task, ptr %context, i64 %chunks, i64 %threads) nounwind {
-  call void @serial(ptr %task, ptr %context, i64 %chunks)
-  ret void
-}
-define internal void @gc_pool_limits(i32 %granted, i32 %limit) nounwind {
-  ret void
-}
-define internal void @gc_pool_forked() nounwind {
-  ret void
-}
-define internal i32 @gc_pool_workers() nounwind {
-  ret i32 0
-}
-"""
-
 WITH_THREADS = COMMON + """
 ; The region under way.  Chunks not handed out yet: bits 32-63, signed (it sinks below 0 when several ask for the
 ; last one).  Seats, how many more workers may join: bits 16-31.  "The caller sleeps": bit 15.  Number of the region
@@ -74,6 +39,9 @@ WITH_THREADS = COMMON + """
 @sleepers = internal global [32 x i32] zeroinitializer, align 128
 ; Task, context, number of chunks: written before @state, read by those inside.
 @job = internal global [16 x i64] zeroinitializer, align 128
+; More chunks than threads: task, context, chunks, stretches; and of each stretch the chunks taken (@stretch).
+@divided = internal global [16 x i64] zeroinitializer, align 128
+@taken = internal global [$most x i64] zeroinitializer, align 128
 ; 1 while a caller has the pool; all that follows is read and written by that caller only.
 @busy = internal global [32 x i32] zeroinitializer, align 128
 @workers = internal global i32 0        ; that exist
@@ -104,6 +72,7 @@ declare i32 @sigfillset(ptr)
 declare i32 @sigdelset(ptr, i32)
 declare void @$pause_name
 declare i64 @llvm.smin.i64(i64, i64)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare i32 @llvm.smin.i32(i32, i32)
 declare i32 @llvm.smax.i32(i32, i32)
 declare i64 @llvm.ctpop.i64(i64)
@@ -122,11 +91,60 @@ enter:                       ; someone else has the pool, or this is a call from
 parallel:
   %wanted = call i64 @llvm.smin.i64(i64 %few, i64 $most)
   %n = trunc i64 %wanted to i32
+  %several = icmp sgt i64 %chunks, %wanted
+  br i1 %several, label %divide, label %one_each
+one_each:
   call void @region(ptr %task, ptr %context, i64 %chunks, i32 %n)
+  br label %end
+divide:
+  store ptr %task, ptr @divided
+  store ptr %context, ptr getelementptr (i8, ptr @divided, i64 8)
+  store i64 %chunks, ptr getelementptr (i8, ptr @divided, i64 16)
+  store i64 %wanted, ptr getelementptr (i8, ptr @divided, i64 24)
+  %bytes = shl i64 %wanted, 3
+  call void @llvm.memset.p0.i64(ptr @taken, i8 0, i64 %bytes, i1 false)
+  call void @region(ptr @stretch, ptr null, i64 %wanted, i32 %n)
+  br label %end
+end:
   store atomic i32 0, ptr @busy release, align 4
   ret void
 serially:
   call void @serial(ptr %task, ptr %context, i64 %chunks)
+  ret void
+}
+
+; The task of a region with more chunks than threads: a stretch of chunks, in order, then what is left of the others'.
+; The caller has the first stretch in every region: in one launch after the other a thread meets what it has in its cache.
+define internal void @stretch(ptr %none, i64 %seat) nounwind {
+entry:
+  %task = load ptr, ptr @divided
+  %context = load ptr, ptr getelementptr (i8, ptr @divided, i64 8)
+  %chunks = load i64, ptr getelementptr (i8, ptr @divided, i64 16)
+  %stretches = load i64, ptr getelementptr (i8, ptr @divided, i64 24)
+  br label %go
+go:
+  %k = phi i64 [ 0, %entry ], [ %after, %empty ]
+  %there = add i64 %seat, %k
+  %which = urem i64 %there, %stretches
+  %below = mul i64 %which, %chunks
+  %first = udiv i64 %below, %stretches
+  %above = add i64 %below, %chunks
+  %stop = udiv i64 %above, %stretches
+  %counter = getelementptr i64, ptr @taken, i64 %which
+  br label %take
+take:
+  %count = atomicrmw add ptr %counter, i64 1 monotonic
+  %chunk = add i64 %first, %count
+  %some = icmp slt i64 %chunk, %stop
+  br i1 %some, label %run, label %empty
+run:
+  call void %task(ptr %context, i64 %chunk)
+  br label %take
+empty:
+  %after = add i64 %k, 1
+  %more = icmp slt i64 %after, %stretches
+  br i1 %more, label %go, label %done
+done:
   ret void
 }
 

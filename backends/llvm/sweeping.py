@@ -2,7 +2,7 @@
 
     void NAME(ptr sweep, i64 chunk)
 
-``sweep`` holds the slabs, the table of sizes, the arena, the memory for sweeps, and how many matrices or blocks make a chunk.  A chunk has memory of its own: the
+``sweep`` holds the slabs, the table of sizes, the arena, the memory for sweeps, and for each chunk how many of its matrices or blocks are taken.  A chunk has memory of its own: the
 slabs of one block, then scratch memory for its steps.  Where a product sums over the blocks of a matrix, these follow one another in one chunk.
 Sizes that depend on the block are computed where it begins.  Bits do not depend on how blocks are shared out.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Sweeping"]
 
 #: the context of a chunk: four addresses, then numbers
-SLOTS = ("slabs", "table", "arena", "memory", "per", "units", "each")
+SLOTS = ("slabs", "table", "arena", "memory", "units", "each", "chunks", "counters")
 
 
 class Sweeping(Contracting):
@@ -55,10 +55,9 @@ class Sweeping(Contracting):
         threads, count = f.value("%threads", "i64").minimum(most), self.size(units)
         wide = threads.gt(1) & self.size(costs.work([step])).gt(costs.SERIAL_NS * 1000)
         threads = select(wide, threads, threads.like(1))
-        per = (count + threads - 1).udiv(threads).maximum(1)
-        context = ["ptr %slabs", "ptr %table", "ptr %arena", f"ptr {self.scratch_address()}", f"i64 {per.ref}", f"i64 {count.ref}", f"i64 {self.size(each).ref}"]
-        self.fill(context)
-        chunks = (count + per - 1).udiv(per)
+        context = ["ptr %slabs", "ptr %table", "ptr %arena", f"ptr {self.scratch_address()}", f"i64 {count.ref}", f"i64 {self.size(each).ref}"]
+        chunks = threads.minimum(count)
+        self.fill([*context, f"i64 {chunks.maximum(1).ref}", *["i64 0"] * most])
         self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
         f.either(chunks.gt(1), "sweep", lambda: f.line(f"call void @gc_parallel(ptr {name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})"),
                  lambda: f.line(f"call void {name}(ptr %context, i64 0)"))
@@ -75,12 +74,11 @@ class Sweeping(Contracting):
             self.entry += [f"  %{word}.p = getelementptr i64, ptr %sweep, i64 {n}", f"  %{word} = load {kind}, ptr %{word}.p"]
         self.entry += ["  %threads = add i64 1, 0", "  %offset = mul i64 %chunk, %each", "  %mine = getelementptr i8, ptr %memory, i64 %offset"]
         self.mine = step.room
-        per, units, one, zero = f.value("%per", "i64"), f.value("%units", "i64"), f.const(1, "i64"), f.const(0, "i64")
-        first = f.value("%chunk", "i64") * per
+        units, one, zero = f.value("%units", "i64"), f.const(1, "i64"), f.const(0, "i64")
         blocks = self.size(step.blocks)
-        with f.loop(first, (first + per).minimum(units), one, "unit") as unit:
-            matrix = unit.index if step.adds else unit.index.udiv(blocks)
-            begin = zero if step.adds else unit.index.urem(blocks)
+        with f.taking("%counters.p", f.value("%chunk", "i64"), f.value("%chunks", "i64"), units) as unit:
+            matrix = unit if step.adds else unit.udiv(blocks)
+            begin = zero if step.adds else unit.urem(blocks)
             with f.loop(begin, blocks if step.adds else begin + 1, one, "block") as block:
                 for symbol, size in reversed(step.lead):
                     self.block[symbol] = matrix.urem(self.size(size))

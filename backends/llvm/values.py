@@ -262,6 +262,24 @@ class Body:
         yield loop
         loop.close()
 
+    @contextmanager
+    def taking(self, counters: str, chunk: Value, chunks: Value, count: Value) -> Iterator[Value]:
+        """The numbers below ``count``, shared out among chunks: each has a stretch of its own, so that in one launch after the other a thread meets what
+        it has in its cache; then it takes what is left of the others'.  ``counters``: an i64 for each chunk, 0 at first."""
+        head, body, done = self.labels("unit", "head", "body", "done")
+        with self.loop(chunk, chunk + chunks, self.const(1, "i64"), "stretch") as stretch:
+            mine = stretch.index.urem(chunks)
+            first, stop = (mine * count).udiv(chunks), ((mine + 1) * count).udiv(chunks)
+            counter = self.op(f"getelementptr i64, ptr {counters}, i64 {mine.ref}")
+            self.line(f"br label %{head}")
+            self.label(head)
+            taken = first + self.value(self.op(f"atomicrmw add ptr {counter}, i64 1 monotonic"), "i64")
+            self.line(f"br i1 {taken.lt(stop).ref}, label %{body}, label %{done}")
+            self.label(body)
+            yield taken
+            self.line(f"br label %{head}")
+            self.label(done)
+
 
 class Loop:
     """A counted loop; ``index`` is the counter (i64 scalar).  It may run no round at all.
