@@ -29,6 +29,7 @@ class Options:
         name: the function's name, for generated code and messages.
         profile: measure the time of each kernel, where the backend can.
         threads: of each call at most; None: ``gc.config.threads``; 0: as many as the process may use.
+        matmul: ``gc.config.matmul`` when the function was compiled.
     """
 
     check_nan: bool = False
@@ -36,6 +37,7 @@ class Options:
     name: str = "f"
     profile: bool = False
     threads: int | None = None
+    matmul: str = "auto"
 
 
 class Runner(Protocol):

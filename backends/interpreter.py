@@ -91,7 +91,7 @@ class _Call:
         self.program, self.env = program, dict(env)
         self.memory: dict[int, Array] = {}
         for slab, array in zip(program.arguments, arguments, strict=True):
-            self.memory[slab] = np.ascontiguousarray(array).reshape(-1)
+            self.memory[slab] = np.ascontiguousarray(array).reshape(-1).view(program.slabs[slab].dtype)
         self.arena = np.full(self.number(program.arena), POISON, np.uint8)
         self.own_memory = isinstance(program.arena, int) and program.arena == 0
 
@@ -115,10 +115,11 @@ class _Call:
                 self.sweep(step)
             else:
                 self.call_out(step)
-        return [self.flat(r).reshape(self.shape(self.program.slabs[r])) for r in self.program.roots]
+        return [self.flat(r).view(self.program.slabs[r].array.dtype).reshape(self.shape(self.program.slabs[r])) for r in self.program.roots]
 
     def shape(self, slab: Slab) -> list[int]:
-        return [self.number(s) for s in slab.shape]
+        """Of what callers see."""
+        return [self.number(s) for s in slab.array.shape]
 
     def flat(self, number: int) -> Array:
         """The elements of a slab; its memory comes to be when it is first asked for."""
@@ -208,6 +209,9 @@ class _Call:
     def call_out(self, step: CallOut) -> None:
         node = step.node
         operands = [self.view(v) for v in step.inputs]
+        for k, v in enumerate(node.inputs):
+            if dtypes.is_complex(v.type.dtype):
+                operands[k] = complexes(operands[k])
         try:
             results = run_node(node, operands, self.env)
         except Exception as error:
@@ -218,7 +222,13 @@ class _Call:
             want = self.shape(self.program.slabs[s])
             if list(result.shape) != want:
                 reraise(GraphcValueError(f"{node.op.name}.forward gave shape {list(result.shape)} where infer says {want}"), node, operands)
-            self.memory[s] = np.array(result, order="C").reshape(-1)  # a copy: the op may keep its result, or give back an operand
+            found = np.array(result, order="C").reshape(-1)  # a copy: the op may keep its result, or give back an operand
+            self.memory[s] = found.view(self.program.slabs[s].dtype)
+
+
+def complexes(re: Array) -> Array:
+    """The complex numbers in memory whose real parts are seen."""
+    return as_strided(re[..., None], (*re.shape, 2), (*re.strides, re.itemsize)).view(dtypes.complex_of(re.dtype))[..., 0]
 
 
 # ---- kernels ------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class Function:
     @property
     def shared(self) -> tuple[Shared, ...]:
         """The state that the function reads or writes."""
-        return self.graph.shared
+        return self._compiled.stages[0].graph.shared
 
     def dump(self, stage: str = "final", file: Any = None, *, data: bool = True) -> str:
         """The text of a stage: "input", a pass by name, "final", or another form: "kernels", "llvm", "asm", "source", "memory".

@@ -32,6 +32,7 @@ from graphc.checking import checked_runner
 from graphc.dims import Size, Symbol
 from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Graph, Shared, Var
+from graphc.kept import KeptRunner, KeptState
 from graphc.kernel import Program
 from graphc.ops.core import is_door
 from graphc.passes import pipeline
@@ -123,7 +124,7 @@ def compile_function(parameters: Sequence[Parameter], outputs: Sequence[Var], up
                      givens: Any, mode: Mode, name: str, on_unused: str, downcast: bool | None,
                      profile: bool = False, threads: int | None = None) -> Compiled:
     """Compile once: the road."""
-    options = Options(check_nan=mode.check_nan, level=mode.level, name=name, profile=profile, threads=threads)
+    options = Options(check_nan=mode.check_nan, level=mode.level, name=name, profile=profile, threads=threads, matmul=config.matmul)
     with _collector_paused():
         return _road(parameters, outputs, updates, givens, mode, options, on_unused, downcast)
 
@@ -164,13 +165,17 @@ def _built(graph: Graph, backend: str, mode: Mode, options: Options) -> Compiled
 
     # passes: a stage for each; the reference backend walks the graph as written (only derivatives are put in)
     wanted = "none" if backend == "reference" and mode.passes is None else mode.passes
-    passes = pipeline.select(wanted, mode.exclude)
+    passes = pipeline.select(wanted, mode.exclude if backend == "llvm" and not mode.debug else [*mode.exclude, "keep"])
     _check_exclude(mode.exclude, passes)
     checked = mode.debug or config.verify
     native = backend in ("llvm", "interpreter")
     if native and mode.check_nan:
         backend, native = "numpy", False  # node by node: to look at each node's result
-    stages = pipeline.run(graph, passes, Context(mode.level, frozenset(mode.exclude), config.fold_limit, native=native), check=checked)
+    context = Context(mode.level, frozenset(mode.exclude), config.fold_limit, native=native)
+    panels: Any = getattr(backends.load(backend), "panels", None)
+    if panels is not None:
+        context.panels = functools.partial(panels, options=options)
+    stages = pipeline.run(graph, passes, context, check=checked)
     final = stages[-1].graph
     verify(final, "final")
     if native and _sizes_from_data(final):
@@ -195,6 +200,9 @@ def _built(graph: Graph, backend: str, mode: Mode, options: Options) -> Compiled
 
     # backend
     runner = form.compile(final, program or plan, options)
+    if any(isinstance(s, KeptState) for s in final.shared):
+        recipes = replace(mode, exclude=[*mode.exclude, "keep"])
+        runner = KeptRunner(final, runner, lambda graph: _built(graph, backend, recipes, replace(options, profile=False)).runner)
     emitted = time.perf_counter()
     seconds = {"passes": optimised - started, "memory": planned - optimised, "backend": emitted - planned}
     if hasattr(runner, "loaded"):

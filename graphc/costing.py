@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from graphc import dims
 from graphc.dims import Size, Symbol
+from graphc.dtypes import is_complex
 from graphc.errors import GraphcValueError
 from graphc.ir import Graph, Node, Var
 from graphc.kernel import Index, Kernel, Launch, Ordered, Product, Program, Step, Sweep, View, value_ranges
@@ -147,7 +148,8 @@ def step_work(program: Program, step: Step) -> Work:
         values = step.operands[0]
         changed = [values, values] if step.word == "add" else [values] if step.word == "set" else [step.out]
         return Work(dims.product(values.shape) * each, _sum(_view_bytes(program, v) for v in (*step.operands, *changed)))
-    moved = _sum([*(_view_bytes(program, v) for v in step.inputs), *(program.slabs[k].nbytes for k in step.outputs)])
+    taken = [_view_bytes(program, view) * (2 if is_complex(v.type.dtype) else 1) for view, v in zip(step.inputs, step.node.inputs, strict=True)]
+    moved = _sum([*taken, *(program.slabs[k].nbytes for k in step.outputs)])
     return Work(node_flops(step.node), moved)
 
 

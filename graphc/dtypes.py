@@ -15,7 +15,7 @@ import numpy as np
 from graphc.errors import GraphcTypeError, GraphcValueError
 
 __all__ = [
-    "ABBREVIATION", "DTYPES", "SHORT", "as_dtype", "bfloat16", "check_weak", "inexact", "is_bool", "is_complex",
+    "ABBREVIATION", "DTYPES", "SHORT", "as_dtype", "bfloat16", "check_weak", "complex_of", "inexact", "is_bool", "is_complex",
     "is_float", "is_inexact", "is_integer", "promote", "real_of", "weak_kind",
 ]
 
@@ -94,6 +94,13 @@ def real_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind == "c":
         return DTYPES["float32" if dtype.name == "complex64" else "float64"]
     return dtype
+
+
+def complex_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of complex numbers whose parts are of this one: float32 or float64."""
+    if dtype.name not in ("float32", "float64"):
+        raise GraphcTypeError(f"parts of complex numbers are float32 or float64; got {dtype}")
+    return DTYPES["complex64" if dtype.name == "float32" else "complex128"]
 
 
 def inexact(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -162,17 +162,18 @@ class Var:
 class Container:
     """The storage behind a shared variable; several may look at one."""
 
-    __slots__ = ("lock", "value")
+    __slots__ = ("lent", "lock", "value")
 
-    def __init__(self, value: Array) -> None:
+    def __init__(self, value: Array, lent: bool = False) -> None:
         self.value = value
+        self.lent = lent  # the user has the array too, and may write into it
         self.lock = threading.RLock()  # held by calls that update it, so that they take turns
 
     def __getstate__(self) -> Array:
         return self.value
 
     def __setstate__(self, value: Array) -> None:
-        self.value, self.lock = value, threading.RLock()
+        self.value, self.lent, self.lock = value, False, threading.RLock()
 
 
 class Shared(Var):

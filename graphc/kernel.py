@@ -28,6 +28,8 @@ grid's point: later stages read it.  What is reduced over ranges of the grid is 
 stages of ``finish``.  An access is affine in the ranges: views (transposition, slices, broadcasting)
 are strides, and cost nothing.  All sizes and strides are formulas of the dims (graphc/dims.py).
 
+Memory holds real numbers: a complex array is a slab of its parts, two by two (``Slab.pairs``).
+
 Order of a reduction: see ``Kernel.tree``.
 """
 
@@ -41,8 +43,9 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size, Symbol
+from graphc.dtypes import complex_of
 from graphc.errors import UNKNOWN, Origin
-from graphc.ir import Graph, Node, Var
+from graphc.ir import Graph, Node, Type, Var
 
 __all__ = [
     "ORDERED", "PLACES", "REDUCTIONS", "CallOut", "Index", "Instr", "Kernel", "Launch", "Operand", "Ordered", "Product", "Program", "Range",
@@ -201,9 +204,10 @@ class Slab:
         first, last: the steps that write it first and read it last; -1 for what is there when the call begins.
         offset: where in the arena it begins, in bytes, as a formula.
         inplace: the id of the slab whose memory it takes over, -1 if none.
+        pairs: are there complex numbers, whose parts lie side by side along its last axis?
     """
 
-    __slots__ = ("data", "dtype", "first", "id", "inplace", "last", "name", "offset", "place", "shape", "var")
+    __slots__ = ("data", "dtype", "first", "id", "inplace", "last", "name", "offset", "pairs", "place", "shape", "var")
 
     def __init__(self, id: int, dtype: DType, shape: tuple[Size, ...], place: str, name: str = "", var: Var | None = None,
                  data: Any = None) -> None:
@@ -211,6 +215,7 @@ class Slab:
         self.first = self.last = -1
         self.offset: Size = 0
         self.inplace = -1
+        self.pairs = False
 
     @property
     def elements(self) -> Size:
@@ -220,14 +225,27 @@ class Slab:
     def nbytes(self) -> Size:
         return self.elements * self.dtype.itemsize
 
+    @property
+    def array(self) -> Type:
+        """What callers and call-outs see."""
+        return Type(complex_of(self.dtype), self.shape[:-1]) if self.pairs else Type(self.dtype, self.shape)
+
 
 class View(NamedTuple):
-    """A value as it lies in a slab: element (i, j, ...) at ``offset + i*strides[0] + j*strides[1] + ...``, in elements."""
+    """A value as it lies in a slab: element (i, j, ...) at ``offset + i*strides[0] + j*strides[1] + ...``, in elements of the slab.
+
+    The view of a complex value says where the real parts are; each imaginary part is the next element.
+    """
 
     slab: int
     shape: tuple[Size, ...]
     strides: tuple[Size, ...]
     offset: Size = 0
+
+    @property
+    def parts(self) -> View:
+        """Complex numbers as real ones, along one more axis."""
+        return View(self.slab, (*self.shape, 2), (*self.strides, 1), self.offset)
 
 
 class Launch(NamedTuple):

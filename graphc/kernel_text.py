@@ -355,9 +355,9 @@ class _ProgramText:
         return f"[{', '.join(self.size(s) for s in shape)}]"
 
     def slab(self, s: Slab) -> str:
-        text = f"{self.label(s.id)}: {s.place} {SHORT[s.dtype.name]}{self.shape(s.shape)}"
+        text = f"{self.label(s.id)}: {s.place} {SHORT[s.array.dtype.name]}{self.shape(s.array.shape)}"
         if s.data is not None:
-            shown = array_text(np.asarray(s.data))
+            shown = array_text(s.data.view(s.array.dtype)[..., 0] if s.pairs else np.asarray(s.data))
             text += f" = {shown}" if shown is not None else ""
         if s.place in ("arena", "block"):
             text += f" at {self.size(s.offset)}"

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from graphc import dims
 from graphc.dims import Size, Symbol
-from graphc.ir import Type
 from graphc.kernel import Program
 
 __all__ = ["print_memory"]
@@ -14,14 +13,14 @@ __all__ = ["print_memory"]
 
 def print_memory(program: Program) -> str:
     """The slabs as a table, in the order in which they are filled, and the size of the arena as a formula."""
-    slabs = [s for s in program.slabs if s.place != "constant" or s.shape]
+    slabs = [s for s in program.slabs if s.place != "constant" or s.array.shape]
     names = _names(size for s in slabs for size in (*s.shape, s.offset))
     rows = [("slab", "type", "place", "steps", "")]
     for s in slabs:
         place = f"{s.place} + {dims.size_text(s.offset, names)}" if s.place in ("arena", "block") else s.place
         steps = "of a sweep" if s.place == "block" else f"{_time(s.first, program)}..{_time(s.last, program)}"
         note = f"in place of s{s.inplace}" if s.inplace >= 0 else ""
-        rows.append((f"s{s.id} {s.name}", Type(s.dtype, s.shape).text(names), place, steps, note))
+        rows.append((f"s{s.id} {s.name}", s.array.text(names), place, steps, note))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [" ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
     apart: Size = 0

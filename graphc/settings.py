@@ -54,6 +54,7 @@ FIELDS: dict[str, tuple[Any, Callable[[str, Any], Any], str]] = {
     "floatX": ("float64", _one_of("float16", "bfloat16", "float32", "float64"), "dtype of float inputs declared without one"),
     "backend": ("auto", _one_of("auto", "llvm", "numpy", "reference", "interpreter"), "backend of modes that name none"),
     "mode": ("FAST_RUN", _one_of("FAST_RUN", "FAST_COMPILE", "DEBUG"), "mode of functions compiled without one"),
+    "matmul": ("auto", _one_of("auto", "bf16x6"), "how large products are made: \"bf16x6\" on tiles of bfloat16, where the processor has them (docs/amx.md)"),
     "threads": (0, _natural, "threads of one call; 0: as many as the process may use"),
     "cache_dir": (os.path.join(os.path.expanduser("~"), ".cache", "graphc"), _text, "folder of the compile cache"),
     "cache_size": (256 << 20, _natural, "largest total, in bytes, of the compile cache's files; 0: no cache on disk"),

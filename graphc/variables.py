@@ -92,13 +92,21 @@ class SharedVariable(Shared):
 
     def get_value(self, borrow: bool = False) -> Array:
         """The value: a copy, or with ``borrow=True`` the storage itself (do not write into it)."""
-        value = self.container.value
-        return value if borrow else value.copy()
+        container = self.container
+        if not borrow:
+            return container.value.copy()
+        with container.lock:
+            value = container.value
+            if not container.lent:
+                container.lent = True
+                container.value = value.view()  # for whoever keeps what was made of it (graphc/kept.py), another array from now on
+            return value
 
     def set_value(self, value: Any, borrow: bool = False) -> None:
         """Replace the value.  TypeError/ValueError, and no change, if it does not fit the type."""
         new = fit_shared(value, self.type, self.describe(), borrow)
         with self.container.lock:
+            self.container.lent = self.container.lent or borrow
             self.container.value = new
 
 
@@ -153,7 +161,7 @@ def shared(value: Any, name: str | None = None, *, shape: Sequence[Any] | None =
         sizes = tuple(dims.as_size(s, f"{name or 'shared'}.shape[{i}]") for i, s in enumerate(shape))
         if any(isinstance(s, int) and s != have for s, have in zip(sizes, array.shape, strict=True)):
             raise GraphcValueError(f"shared {name or ''}: shape {tuple(shape)} does not fit the value's {array.shape}")
-    return SharedVariable(Type(dtype, sizes), Container(array), name, here())
+    return SharedVariable(Type(dtype, sizes), Container(array, borrow), name, here())
 
 
 __all__ = ["SHORT_FORMS", "SharedVariable", "fit_shared", "shared", "tensor"]

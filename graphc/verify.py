@@ -42,7 +42,7 @@ from graphc.text import Printer
 __all__ = ["AFTER_GRADIENT", "agree", "verify"]
 
 #: stages in which N6 holds
-AFTER_GRADIENT = frozenset({"gradient", "loops", "cleanup", "contract", "expand", "recompute", "fuse", "final", "memory"})
+AFTER_GRADIENT = frozenset({"gradient", "loops", "cleanup", "contract", "complexes", "keep", "expand", "recompute", "fuse", "final", "memory"})
 NEIGHBOURS = 5  # lines of the dump shown around a culprit
 
 

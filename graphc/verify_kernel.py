@@ -144,6 +144,8 @@ class _Program:
             self.fail(f"slab {k} says that it is {s.id}, in place {s.place!r}")
         if (s.place == "constant") != (s.data is not None):
             self.fail(f"{self.text(k)}: constants have data, others have none")
+        if s.pairs and (not s.shape or s.shape[-1] != 2 or s.dtype.name not in ("float32", "float64")):
+            self.fail(f"{self.text(k)}: complex numbers are float32 or float64 along a last axis of size 2")
         if s.data is not None and (s.data.dtype != s.dtype or s.data.size != s.elements or not s.data.flags.c_contiguous):
             self.fail(f"{self.text(k)}: its data is {s.data.dtype}{list(s.data.shape)}; it lies dense and is of the slab's dtype and size")
 
@@ -156,7 +158,7 @@ class _Program:
             if not 0 <= a < len(self.slabs):
                 self.fail(f"there is no slab {a}")
             s = self.slabs[a]
-            if s.place != "argument" or s.dtype != v.type.dtype or s.shape != v.type.shape:
+            if s.place != "argument" or s.array != v.type:
                 self.fail(f"{self.text(a)} is no place for the argument {v.describe()}")
         for s in self.slabs:
             if s.place == "argument" and s.id not in given:
@@ -368,11 +370,11 @@ class _Program:
         if len(step.inputs) != len(node.inputs) or len(step.outputs) != len(node.outputs):
             self.fail(f"{len(step.inputs)} operands, {len(step.outputs)} results; the node {node!r} has others")
         for k, (view, v) in enumerate(zip(step.inputs, node.inputs, strict=True)):
-            self.view(view, f"operand {k}")
-            if self.slabs[view.slab].dtype != v.type.dtype or len(view.shape) != v.type.ndim:
+            self.view(view.parts if dtypes.is_complex(v.type.dtype) else view, f"operand {k}")
+            if self.slabs[view.slab].dtype != dtypes.real_of(v.type.dtype) or len(view.shape) != v.type.ndim:
                 self.fail(f"operand {k} is {self.slabs[view.slab].dtype} of rank {len(view.shape)}; the node takes {v.type}")
         for s, v in zip(step.outputs, node.outputs, strict=True):
-            if self.slabs[s].dtype != v.type.dtype or len(self.slabs[s].shape) != v.type.ndim:
+            if self.slabs[s].array.dtype != v.type.dtype or self.slabs[s].array.ndim != v.type.ndim:
                 self.fail(f"{self.text(s)} is no place for {v.type}")
         for symbol, k, axis in step.found:
             shape = self.slabs[step.outputs[k]].shape if 0 <= k < len(step.outputs) else ()
@@ -420,9 +422,9 @@ class _Program:
             self.where = v.origin
             if s.place not in ("output", "fresh") or r in roots[:k] or any(t.inplace == r for t in self.slabs):
                 self.fail(f"root {k} is {self.text(r)}: it needs memory of its own to give away")
-            if s.dtype != v.type.dtype or len(s.shape) != v.type.ndim:
+            if s.array.dtype != v.type.dtype or s.array.ndim != v.type.ndim:
                 self.fail(f"root {k} is {self.text(r)}; the graph has {v.type}")
-            for size, want in zip(s.shape, v.type.shape, strict=True):
+            for size, want in zip(s.array.shape, v.type.shape, strict=True):
                 self.agree(size, want, f"root {k} is {self.text(r)} of size {{}} where the graph has {{}}")
             if not self.writers[r]:
                 self.fail(f"root {k}, {self.text(r)}, is written by no step")

@@ -8,6 +8,8 @@
     loops      what does not change from step to step moves out of inner graphs
     cleanup    simplify (and fold, and merge) once more: the gradient's ones, zeros and repeats
     contract   which products are made, in which order: before expand makes loops of the thin ones
+    complexes  complex arithmetic as arithmetic of the parts: after whatever knows complex numbers as one thing
+    keep       what depends on unchanged state only is computed once per change
     expand     softmaxes become the loops that they are, for fuse to join
     recompute  what only fills memory until the gradient reads it is computed twice
     fuse       elementwise nodes and reductions become kernels

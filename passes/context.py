@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from graphc.ir import Var
 
@@ -20,7 +23,8 @@ class Rewrite(NamedTuple):
 class Context:
     """``level``: "exact" or "fast"; ``exclude``: names of rules not to use; ``log``: what fired, in order.
 
-    ``native``: is the graph for a backend that runs kernels?
+    ``native``: is the graph for a backend that runs kernels?  ``panels(dtype)``: how its products read a right operand that is laid out for
+    them, (k of a block at most, columns of a panel), or None.
     """
 
     level: str = "exact"
@@ -28,3 +32,4 @@ class Context:
     fold_limit: int = 1 << 16
     log: list[Rewrite] = field(default_factory=list)
     native: bool = False
+    panels: Callable[[np.dtype[Any]], tuple[int, int] | None] = lambda dtype: None

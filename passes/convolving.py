@@ -25,9 +25,9 @@ from graphc.kernel import View
 from graphc.ops.arithmetic import add, mul
 from graphc.ops.broadcasting import broadcast_to
 from graphc.ops.choosing import maximum, minimum
-from graphc.ops.contraction import matmul
+from graphc.ops.contraction import matmul, roles, split
 from graphc.ops.convolution import conv_input_op, conv_op, conv_weight_op
-from graphc.ops.core import cast, constant
+from graphc.ops.core import cast, constant, is_door
 from graphc.ops.indexing import subtensor
 from graphc.ops.joining import concatenate
 from graphc.ops.movement import expand_dims, flip, reshape, squeeze, transpose
@@ -36,13 +36,15 @@ from graphc.ops.slicing import WHOLE
 from graphc.ops.sliding import windows_op
 from graphc.ops.windows import window_op
 
-__all__ = ["CONVOLUTIONS", "contraction_views", "convolved", "is_bare", "overlapped", "pooled"]
+__all__ = ["CONVOLUTIONS", "PANELED", "contraction_views", "convolved", "einsum_views", "is_bare", "is_direct", "ordered", "overlapped", "pooled"]
 
 CONVOLUTIONS = ("conv", "conv_input", "conv_weight")
 #: elements of the window up to which a depthwise convolution is a sum of shifted images
 MOST_SHIFTS = 32
 #: multiplications for each that counts from which on the gradient of an image is a product whose parts are added up; rows of a tile
 WASTE, TILE = 1.4, 6
+#: x[a, (b, c)] times a matrix in panels [b, d, c, e] (passes/keep.py)
+PANELED = "abc,bdce->ade"
 #: positions in an image up to which images stand side by side
 SMALL = 256
 
@@ -93,8 +95,8 @@ def convolved(node: Node, xs: list[Var]) -> Var | None:
     shifts = _shifted(node, xs, window, attrs)
     if shifts is not None:
         return shifts
-    other = _by_image(xs, node.outputs[0].type, attrs) if node.op is conv_weight_op else _side_by_side(node, xs, attrs)
-    return other if other is not None or bare else apply(node.op, *xs, **attrs)
+    divided = _by_image(xs, node.outputs[0].type, attrs) if node.op is conv_weight_op else _side_by_side(node, xs, attrs)
+    return divided if divided is not None or bare else apply(node.op, *xs, **attrs)
 
 
 def _side_by_side(node: Node, xs: Sequence[Var], attrs: dict[str, Any]) -> Var | None:
@@ -316,9 +318,9 @@ def contraction_views(node: Node, first: View, second: View, out: View) -> tuple
         x, y, w = first, second, out
         seen = _seen(_grouped(x, 1, groups), node, y.shape[2:], w.shape[2:])  # l, g, c, k..., p...
         positions = list(range(3 + space, 3 + 2 * space))
-        b = _ordered(seen, [1, 0, *positions, *range(2, 3 + space)])  # g, l, p..., c, k...
+        b = ordered(seen, [1, 0, *positions, *range(2, 3 + space)])  # g, l, p..., c, k...
         split = _grouped(y, 1, groups)                           # l, g, o, p...
-        a = _ordered(split, [1, 2, 0, *range(3, 3 + space)])     # g, o, l, p...
+        a = ordered(split, [1, 2, 0, *range(3, 3 + space)])     # g, o, l, p...
         return a, b, _grouped(w, 0, groups), (1, 1 + space, 1 + space)
     w, y, x = first, second, out  # w, y -> x
     turned = _grouped(w, 0, groups)                              # g, o, c, k...
@@ -327,9 +329,26 @@ def contraction_views(node: Node, first: View, second: View, out: View) -> tuple
         offset = turned.offset + (turned.shape[axis] - 1) * strides[axis]
         strides[axis] = strides[axis] * -1
         turned = View(turned.slab, turned.shape, tuple(strides), offset)
-    a = _ordered(turned, [0, 2, 1, *range(3, 3 + space)])        # g, c, o, k...
+    a = ordered(turned, [0, 2, 1, *range(3, 3 + space)])        # g, c, o, k...
     b = _seen(_grouped(y, 1, groups), node, x.shape[2:], w.shape[2:])  # l, g, o, k..., h...
     return _over(a, y.shape[0]), b, _grouped(x, 1, groups), (1, 1 + space, space)
+
+
+def is_direct(node: Node) -> bool:
+    """Is an einsum a contraction of views as they are?  Others are products of matrices, after copies where axes do not merge."""
+    return bool(node.attrs["subscripts"] == PANELED) and node.outputs[0].type.dtype.name in ("float32", "float64") and all(
+        is_door(n) for v in (*node.inputs, *node.outputs) for n in v.type.shape)
+
+
+def einsum_views(node: Node, first: View, second: View) -> tuple[View, View, tuple[Size, ...], tuple[int, int, int], Sequence[int]]:
+    """Operands, the shape of a dense result, over how many axes rows, sums and columns run, and where in it the result's axes are."""
+    (one, two), out = split(node.attrs["subscripts"])
+    r = roles(one, two, out)
+    have = r.batch + r.left + r.right
+    sizes = dict(zip(out, node.outputs[0].type.shape, strict=True))
+    a = ordered(first, [one.index(c) for c in r.batch + r.left + r.summed])
+    b = ordered(second, [two.index(c) for c in r.batch + r.summed + r.right])
+    return a, b, tuple([sizes[c] for c in have]), (len(r.left), len(r.summed), len(r.right)), [have.index(c) for c in out]
 
 
 def _grouped(v: View, axis: int, groups: Size) -> View:
@@ -348,7 +367,7 @@ def _seen(v: View, node: Node, positions: Sequence[Size], window: Sequence[Size]
     return View(v.slab, (*v.shape[:-space], *window, *positions), (*v.strides[:-space], *within, *between), v.offset)
 
 
-def _ordered(v: View, axes: Sequence[int]) -> View:
+def ordered(v: View, axes: Sequence[int]) -> View:
     return View(v.slab, tuple([v.shape[k] for k in axes]), tuple([v.strides[k] for k in axes]), v.offset)
 
 

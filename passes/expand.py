@@ -118,7 +118,7 @@ def _lifted(x: Var, positions: Var, axis: int, depth: int) -> Var | None:
     if dims.is_one(x.type.shape[axis]):
         return x
     node = x.node
-    if node is not None and depth and is_pointwise(node) and not is_broadcast(node) and node.op.pure:
+    if node is not None and depth and is_pointwise(node) and is_native(node) and not is_broadcast(node) and node.op.pure:
         operands: list[Var] = []
         for v in node.inputs:
             missing = x.type.ndim - v.type.ndim

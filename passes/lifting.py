@@ -64,7 +64,7 @@ class _Lift:
     def value(self, old: Var, new: Var, depth: int) -> Var | None:
         """A cheap value, computed from windows over its operands; ``new`` is ``old`` in the graph that is being made."""
         node, made = old.node, new.node
-        if node is None or made is None or depth == 0 or not is_pointwise(node) or is_broadcast(node) or made.op is not node.op or not node.op.pure:
+        if node is None or made is None or depth == 0 or not (is_pointwise(node) and is_native(node)) or is_broadcast(node) or made.op is not node.op or not node.op.pure:
             return None
         self.flops += node.op.flops
         if self.flops > MOST_FLOPS:

@@ -15,6 +15,7 @@ op's own ``forward``; every root lies in memory of its own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,24 +23,25 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size
-from graphc.dtypes import DTYPES, is_complex, is_float
+from graphc.dtypes import DTYPES, is_complex, is_float, real_of
 from graphc.errors import Origin, on_behalf_of
-from graphc.ir import Graph, Node, Var, apply, make_node, with_inputs
+from graphc.ir import Graph, Node, Type, Var, apply, make_node, with_inputs
 from graphc.kernel import CallOut, Launch, Ordered, Product, Program, View, contiguous
 from graphc.ops.arithmetic import add, pos, where
 from graphc.ops.broadcasting import broadcast_to_op
 from graphc.ops.comparison import greater_equal, isfinite, less, logical_not, logical_or
+from graphc.ops.complexes import complex_of_op, sifted_product_op
 from graphc.ops.control import fused_op
 from graphc.ops.core import cast, cast_op, constant, constant_op, dim_of, dim_op, is_door, size_of_op
 from graphc.ops.cumulative import accumulator
 from graphc.ops.reduction import any as any_
 from graphc.ops.reduction import sum as sum_
 from graphc.passes.bodies import is_counter, is_gather, is_pointwise, moves_inside, reduction_of
-from graphc.passes.convolving import CONVOLUTIONS, contraction_views, is_bare
+from graphc.passes.convolving import CONVOLUTIONS, contraction_views, einsum_views, is_bare, is_direct, ordered
 from graphc.passes.labels import Unlabelled
 from graphc.passes.native import is_native
 from graphc.passes.stages import Source, build_kernel
-from graphc.passes.views import from_front, is_dense, outside, view_guard, view_of
+from graphc.passes.views import dense, from_front, is_dense, numbers, outside, view_guard, view_of
 from graphc.plan import is_foreign
 
 __all__ = ["lower"]
@@ -61,16 +63,26 @@ class _Lowering:
 
     # -- places -------------------------------------------------------------------------------
 
+    def slab(self, v: Var, place: str, name: str) -> int:
+        pairs = is_complex(v.type.dtype)
+        slab = self.program.slab(real_of(v.type.dtype), (*v.type.shape, 2) if pairs else v.type.shape, place, name, v)
+        self.program.slabs[slab].pairs = pairs
+        return slab
+
     def place(self, v: Var, place: str, name: str = "") -> int:
-        slab = self.program.slab(v.type.dtype, v.type.shape, place, name or v.name or (v.node.op.name if v.node is not None else "x"), v)
-        self.views[v] = View(slab, v.type.shape, contiguous(v.type.shape))
+        slab = self.slab(v, place, name or v.name or (v.node.op.name if v.node is not None else "x"))
+        self.views[v] = dense(slab, v.type)
         return slab
 
     def constant(self, data: Any) -> int:
         key = (data.dtype.name, data.shape, data.tobytes()) if data.nbytes <= 4096 else id(data)
         found = self.constants.get(key)
         if found is None:
-            found = self.constants[key] = self.program.slab(data.dtype, data.shape, "constant", "c", None, np.ascontiguousarray(data).reshape(data.shape))
+            kept, shape = np.ascontiguousarray(data), data.shape
+            if is_complex(data.dtype):
+                kept, shape = kept.view(real_of(data.dtype)), (*shape, 2)
+            found = self.constants[key] = self.program.slab(kept.dtype, shape, "constant", "c", None, kept.reshape(shape))
+            self.program.slabs[found].pairs = is_complex(data.dtype)
         return found
 
     def view(self, v: Var) -> View:
@@ -88,14 +100,13 @@ class _Lowering:
             return known
         if node.op is constant_op:
             slab = self.constant(node.attrs["value"])
-            known = self.views[v] = View(slab, v.type.shape, contiguous(v.type.shape))
+            known = self.views[v] = dense(slab, v.type)
             return known
         self.kernel_of([node], [], node.outputs, node.origin, node.op.name)
         return self.views[v]
 
     def source(self, v: Var) -> Source:
-        view = self.view(v)
-        return Source(view.slab, self.program.slabs[view.slab].elements, view.shape, view.strides, view.offset)
+        return self.region(self.view(v))
 
     # -- nodes --------------------------------------------------------------------------------
 
@@ -121,11 +132,16 @@ class _Lowering:
             self.product(node)
             if op.name == "sifted_matmul":
                 self.doubted(node)
+        elif op is sifted_product_op:
+            self.views[node.outputs[0]] = self.view(node.inputs[0])
+            self.doubted(node)
+        elif op.name == "einsum" and is_direct(node):
+            self.einsum(node)
         elif op.name in CONVOLUTIONS and len(node.inputs) == 2 and is_plain(node) and native_product(node) and is_bare(node):
             self.contraction(node)
         elif op.name == "within":
             self.checked(node)
-        elif op.name == "concatenate" and is_plain(node):
+        elif op.name == "concatenate" and is_sized(node):
             self.joined(node)
         elif op.name == "window" and is_plain(node) and not is_gather(node) and is_whole(node):
             self.laid(node)
@@ -145,7 +161,8 @@ class _Lowering:
         if not node.inputs or len(node.outputs) != 1:
             return None
         source = self.view(node.inputs[0])
-        if node.op.name == "reshape" and len(node.inputs) == 1 and not is_dense(source):
+        apart = node.op.name == "view_as_complex" and source.strides[-1] != 1
+        if apart or (node.op.name == "reshape" and len(node.inputs) == 1 and not is_dense(source, numbers(node.inputs[0].type))):
             found = view_of(node, source)
             if found is not None:
                 self.guarded(view_guard(node))
@@ -160,13 +177,24 @@ class _Lowering:
 
     def copied(self, v: Var, origin: Origin, place: str = "arena") -> View:
         """``v`` as a dense array of its own."""
-        if is_complex(v.type.dtype):
-            return self.called(make_node(pos, [v], {}, origin))
-        inner = Var(v.type, name=v.name)
-        body = Graph([inner], [same(inner, origin)], name=self.name("copy"))
-        slab = self.program.slab(v.type.dtype, v.type.shape, place, "copy", v)
-        self.launch(body, {inner: self.source(v)}, [slab], origin)
-        return View(slab, v.type.shape, contiguous(v.type.shape))
+        slab = self.slab(v, place, "copy")
+        self.copy(v.type, self.view(v), dense(slab, v.type), origin, "copy")
+        return dense(slab, v.type)
+
+    def copy(self, type: Type, source: View, target: View, origin: Origin, name: str) -> None:
+        """Elements of a type written elsewhere, over all of the slab or into a part of it; they broadcast."""
+        type = type.with_shape(source.shape)
+        sources = self.numbers(type, source)
+        inner = list(sources)
+        moved = [v if source.shape == target.shape else apply(broadcast_to_op, v, shape=target.shape) for v in inner]
+        y = make_node(complex_of_op, moved, {}, origin).outputs[0] if len(inner) > 1 else same(moved[0], origin)
+        whole = dims.product(target.shape) * numbers(type) == self.program.slabs[target.slab].elements and is_dense(target, numbers(type))
+        self.launch(Graph(inner, [y], name=self.name(name)), sources, [target.slab], origin, [] if whole else [target])
+
+    def numbers(self, type: Type, view: View) -> dict[Var, Source]:
+        """A value as what kernels read: itself, or its two parts."""
+        real = type.with_dtype(real_of(type.dtype))
+        return {Var(real): self.region(view._replace(offset=view.offset + k)) for k in range(numbers(type))}
 
     def name(self, stem: str) -> str:
         self.names[stem] = count = self.names.get(stem, 0) + 1
@@ -211,10 +239,10 @@ class _Lowering:
         for v in outputs:
             part = self.parts.get(v)
             parts.append(part)
-            slabs.append(part.slab if part is not None else self.program.slab(v.type.dtype, v.type.shape, "arena", v.name or name, v))
+            slabs.append(part.slab if part is not None else self.slab(v, "arena", v.name or name))
         self.launch(body, sources, slabs, origin, parts)
         for v, slab, part in zip(outputs, slabs, parts, strict=True):
-            self.views[v] = part if part is not None else View(slab, v.type.shape, contiguous(v.type.shape))
+            self.views[v] = part if part is not None else dense(slab, v.type)
 
     # -- parts of a slab ------------------------------------------------------------------------
 
@@ -228,7 +256,7 @@ class _Lowering:
             for v in node.inputs:
                 readers[v] = readers.get(v, 0) + 1
         for node in reversed(nodes):
-            if node.op.name != "concatenate" or not is_plain(node):
+            if node.op.name != "concatenate" or not is_sized(node):
                 continue
             v = node.outputs[0]
             out = self.views[v] = self.parts.get(v) or self.fresh(v, "joined")
@@ -242,8 +270,7 @@ class _Lowering:
                     part = View(part.slab, tuple([part.shape[a] for a in kept]), tuple([part.strides[a] for a in kept]), part.offset)
 
     def fresh(self, v: Var, name: str) -> View:
-        slab = self.program.slab(v.type.dtype, v.type.shape, "arena", v.name or name, v)
-        return View(slab, v.type.shape, contiguous(v.type.shape))
+        return dense(self.slab(v, "arena", v.name or name), v.type)
 
     def joined(self, node: Node) -> None:
         """What is not in its part yet is copied there."""
@@ -252,45 +279,33 @@ class _Lowering:
             self.views[out] = self.fresh(out, "joined")
         for v, part in zip(node.inputs, parts_of(node, self.views[out]), strict=True):
             if not alike(self.views.get(v), part):
-                self.filled(v, part, node.origin, "join")
-
-    def filled(self, v: Var, part: View, origin: Origin, name: str) -> None:
-        """``v`` copied into a part of a slab; it broadcasts."""
-        inner = x = Var(v.type, name=v.name)
-        if v.type.shape != part.shape:
-            x = apply(broadcast_to_op, inner, shape=part.shape)
-        body = Graph([inner], [same(x, origin)], name=self.name(name))
-        self.launch(body, {inner: self.source(v)}, [part.slab], origin, [part])
+                self.copy(v.type, self.view(v), part, node.origin, "join")
 
     def laid(self, node: Node) -> None:
         """A window with steps: what stands around it everywhere, then the elements over that."""
         x, fill = node.inputs
         out = self.fresh(node.outputs[0], "window")
-        self.filled(fill, out, node.origin, "around")
+        self.copy(fill.type, self.view(fill), out, node.origin, "around")
         starts, steps = node.attrs["starts"], node.attrs["steps"]
         offset: Size = out.offset
         for start, stride in zip(starts, out.strides, strict=True):
             offset = offset + start * stride
         part = View(out.slab, x.type.shape, tuple([t * s for t, s in zip(out.strides, steps, strict=True)]), offset)
-        self.filled(x, part, node.origin, "window")
+        self.copy(x.type, self.view(x), part, node.origin, "window")
         self.views[node.outputs[0]] = out
 
     def rolled(self, node: Node) -> None:
         """Along each axis two pieces change places."""
-        x, out = self.view(node.inputs[0]), self.fresh(node.outputs[0], "roll")
-        pieces = [(x, out)]
+        x, out = node.inputs[0], self.fresh(node.outputs[0], "roll")
+        pieces = [(self.view(x), out)]
         for axis, by in zip(node.attrs["axes"], node.attrs["shifts"], strict=True):
-            n = x.shape[axis]
+            n = x.type.shape[axis]
             k = dims.mod(by, dims.dim_max(n, 1))
             pieces = [(piece(a, axis, first, size), piece(b, axis, where_, size))
                       for a, b in pieces for first, where_, size in ((0, k, n - k), (n - k, 0, k))]
         for a, b in pieces:
-            self.moved_piece(node.outputs[0], a, b, node.origin)
+            self.copy(x.type, a, b, node.origin, "part")
         self.views[node.outputs[0]] = out
-
-    def moved_piece(self, v: Var, source: View, target: View, origin: Origin) -> None:
-        inner = Var(v.type.with_shape(source.shape), name=v.name)
-        self.launch(Graph([inner], [same(inner, origin)], name=self.name("part")), {inner: self.region(source)}, [target.slab], origin, [target])
 
     def summed(self, node: Node) -> None:
         """``sum_to`` where only the call says which axes are summed: axis by axis, a copy that moves nothing or a sum over nothing."""
@@ -305,7 +320,7 @@ class _Lowering:
             out = View(slab, shape, contiguous(shape))
             differ = dims.dim_min(dims.dim_max(have - want, want - have), 1)
             self.guarded(differ * dims.dim_max(want - 1, 1 - want))
-            self.moved_piece(v, piece(view, axis, 0, want * (1 - differ)), piece(out, axis, 0, want * (1 - differ)), node.origin)
+            self.copy(v.type, piece(view, axis, 0, want * (1 - differ)), piece(out, axis, 0, want * (1 - differ)), node.origin, "part")
             source, target, along = view, piece(out, axis, 0, 1), axis
             if len(shape) == 1:  # no other axis that could be empty
                 source = View(source.slab, (1, *source.shape), (0, *source.strides), source.offset)
@@ -406,19 +421,30 @@ class _Lowering:
     def doubted(self, node: Node) -> None:
         """A product in which zeros meet nothing is an ordinary one if that is finite, which the careful evaluation need not be asked then."""
         v = node.outputs[0]
-        inner = Var(v.type, name=v.name)
+        sources = self.numbers(v.type, self.view(v))
+        inner = list(sources)
         with on_behalf_of(node.origin):
-            bad = any_(logical_not(isfinite(inner)))
+            bad = any_(functools.reduce(logical_or, [logical_not(isfinite(part)) for part in inner]))
         slab = self.program.slab(bad.type.dtype, (), "arena", "doubt")
         self.program.checks = (*self.program.checks, slab)
         self.program.doubts |= {slab}
-        self.launch(Graph([inner], [bad], name=self.name("doubt")), {inner: self.source(v)}, [slab], node.origin)
+        self.launch(Graph(inner, [bad], name=self.name("doubt")), sources, [slab], node.origin)
 
     def contraction(self, node: Node) -> None:
         self.place(node.outputs[0], "arena")
         first, second = (self.view(v) for v in node.inputs)
         a, b, out, axes = contraction_views(node, first, second, self.views[node.outputs[0]])
         self.program.steps.append(Product(a, b, out, axes, node.origin))
+
+    def einsum(self, node: Node) -> None:
+        """A contraction as its operands stand, in the order that the result of one has."""
+        v = node.outputs[0]
+        first, second = (self.view(x) for x in node.inputs)
+        a, b, shape, axes, order = einsum_views(node, first, second)
+        slab = self.program.slab(v.type.dtype, shape, "arena", v.name or "einsum", v)
+        out = View(slab, shape, contiguous(shape))
+        self.program.steps.append(Product(a, b, out, axes, node.origin))
+        self.views[v] = ordered(out, order)
 
     def broadcast(self, view: View, lead: Sequence[Size]) -> View:
         """Leading axes as those of a product: stride 0 where the operand has one element."""
@@ -427,10 +453,6 @@ class _Lowering:
         for size, want, stride in zip(view.shape[:have], lead[len(lead) - have:], view.strides[:have], strict=True):
             strides.append(stride if size == want else stride * dims.dim_min(1, size - 1))
         return View(view.slab, (*lead, *view.shape[have:]), (*strides, *view.strides[have:]), view.offset)
-
-    def called(self, node: Node) -> View:
-        self.call_out(node)
-        return self.views[node.outputs[0]]
 
     def call_out(self, node: Node) -> None:
         inputs = tuple([self.view(v) for v in node.inputs])
@@ -454,12 +476,13 @@ class _Lowering:
         given: set[int] = set()
         roots = []
         for v in self.graph.roots:
-            view = self.view(v)
+            view, each = self.view(v), numbers(v.type)
+            view = view.parts if each > 1 else view
             slab = program.slabs[view.slab]
             own = slab.place == "arena" or (slab.place == "fresh" and self.new[view.slab])
             if slab.place == "arena" and view.slab not in given and view.offset == 0 and is_dense(view) and slab.elements == dims.product(view.shape):
-                slab.shape = view.shape  # the same elements under other axes
-            if not own or view.slab in given or view.offset != 0 or slab.shape != view.shape or not is_dense(view):
+                slab.shape, slab.pairs = view.shape, each > 1  # the same elements under other axes
+            if not own or slab.pairs != (each > 1) or view.slab in given or view.offset != 0 or slab.shape != view.shape or not is_dense(view):
                 view = self.copied(v, v.origin, "output")
                 slab = program.slabs[view.slab]
             if slab.place == "arena":
@@ -501,7 +524,12 @@ def alike(a: View | None, b: View) -> bool:
 
 def is_plain(node: Node) -> bool:
     """Numbers that kernels have, and sizes that are known when a call begins."""
-    return not any(is_complex(v.type.dtype) or not all(map(is_door, v.type.shape)) for v in (*node.inputs, *node.outputs))
+    return not any(is_complex(v.type.dtype) for v in (*node.inputs, *node.outputs)) and is_sized(node)
+
+
+def is_sized(node: Node) -> bool:
+    """Are all sizes known when a call begins?"""
+    return all(is_door(size) for v in (*node.inputs, *node.outputs) for size in v.type.shape)
 
 
 def is_ordered(node: Node) -> bool:

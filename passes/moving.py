@@ -37,7 +37,7 @@ from graphc.ops.reduction import sum as sum_
 from graphc.ops.slicing import ARRAY, NEW, SCALAR, WHOLE, Index
 from graphc.ops.windows import inc_within_op, set_within_op, window_op
 from graphc.passes.bodies import is_broadcast, is_move
-from graphc.passes.convolving import CONVOLUTIONS, convolved, overlapped, pooled
+from graphc.passes.convolving import CONVOLUTIONS, convolved, is_direct, overlapped, pooled
 from graphc.passes.views import slice_start
 
 __all__ = ["MOST_WINDOWS", "MOVED", "is_zeros", "moved", "no_negative_zero", "one_of_each_row", "positions_within"]
@@ -465,7 +465,7 @@ def _sum_to(node: Node, xs: list[Var]) -> Var | None:
 def _einsum(node: Node, xs: list[Var]) -> Var | None:
     """Two factors as one (batched) matrix product."""
     terms, out = split(node.attrs["subscripts"])
-    if len(terms) != 2:
+    if len(terms) != 2 or is_direct(node):
         return None
     r = roles(terms[0], terms[1], out)
     sizes = label_sizes(zip(terms, (x.type.shape for x in xs), strict=True))

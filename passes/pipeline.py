@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Graph
 from graphc.passes.cleanup import cleanup
+from graphc.passes.complexes import complexes
 from graphc.passes.context import Context, Rewrite
 from graphc.passes.contract import contract
 from graphc.passes.expand import expand
 from graphc.passes.fold import fold
 from graphc.passes.fuse import fuse
 from graphc.passes.gradient import gradient
+from graphc.passes.keep import keep
 from graphc.passes.loops import loops
 from graphc.passes.merge import merge
 from graphc.passes.recompute import recompute
@@ -51,6 +53,8 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("loops", loops, "what does not change from step to step moves out of inner graphs", required=False),
     Pass("cleanup", cleanup, "simplify (and fold, and merge) once more: the gradient's ones, zeros and repeats"),
     Pass("contract", contract, "which products are made, in which order: before expand makes loops of the thin ones"),
+    Pass("complexes", complexes, "complex arithmetic as arithmetic of the parts: after whatever knows complex numbers as one thing"),
+    Pass("keep", keep, "what depends on unchanged state only is computed once per change"),
     Pass("expand", expand, "softmaxes become the loops that they are, for fuse to join"),
     Pass("recompute", recompute, "what only fills memory until the gradient reads it is computed twice"),
     Pass("fuse", fuse, "elementwise nodes and reductions become kernels"),

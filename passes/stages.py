@@ -21,10 +21,11 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size
-from graphc.dtypes import is_float
+from graphc.dtypes import is_complex, is_float, real_of
 from graphc.ir import Graph, Node, Var
 from graphc.kernel import Index, Instr, Kernel, Operand, Range, Stage, value_ranges
 from graphc.ops import OPS
+from graphc.ops.complexes import complex_of_op
 from graphc.ops.core import cast_op, constant_op, dim_op, size_of_op
 from graphc.passes.bodies import is_counter, is_gather, is_move, is_window, moves_inside
 from graphc.passes.collapse import collapse
@@ -67,6 +68,7 @@ class _Builder:
         self.slabs: list[Any] = []  # for each operand: ("in", slab), ("out", position in body.outputs), ("data", None), ("temp", None)
         self.by_slab: dict[Any, int] = {}
         self.position: dict[Var, int] = {}
+        self.pairs: dict[Var, list[int]] = {}  # of complex results: their parts
         self.data: dict[np.dtype[Any], list[Any]] = {}
 
     def add(self, instr: Instr) -> int:
@@ -79,8 +81,8 @@ class _Builder:
 
     # -- instructions -------------------------------------------------------------------------
 
-    def build(self) -> list[tuple[int, int]]:
-        """All instructions; (value, position in body.outputs) for the results."""
+    def build(self) -> list[tuple[int, int, int]]:
+        """All instructions; (value, position in body.outputs, which part of a complex number) for the results."""
         labels = self.labels
         for node in self.body.nodes:
             if moves_inside(node) or node.op is size_of_op:
@@ -98,12 +100,17 @@ class _Builder:
                 self.position[node.outputs[0]] = self.window(node) if is_window(node) else self.gather(node)
                 continue
             args = [self.operand(node, k, v) for k, v in enumerate(node.inputs)]
-            self.position[node.outputs[0]] = self.node(node, args, labels)
-        return [(self.root(v), k) for k, v in enumerate(self.body.outputs)]
+            if node.op is complex_of_op:
+                self.pairs[node.outputs[0]] = args
+            else:
+                self.position[node.outputs[0]] = self.node(node, args, labels)
+        return [(x, k, part) for k, v in enumerate(self.body.outputs) for part, x in enumerate(self.root(v))]
 
-    def root(self, v: Var) -> int:
+    def root(self, v: Var) -> list[int]:
+        if v in self.pairs:
+            return self.pairs[v]
         if v in self.position:
-            return self.position[v]
+            return [self.position[v]]
         raise Unlabelled(f"{v.describe()} is not computed in the kernel")
 
     def operand(self, node: Node, k: int, v: Var) -> int:
@@ -215,12 +222,14 @@ def build_kernel(body: Graph, sources: Mapping[Var, Source], places: Mapping[int
         k = b.by_slab["data", dtype.name]
         b.operands[k] = b.operands[k]._replace(size=len(numbers))
     stores: list[int] = []
-    for value, k in roots:
+    for value, k, part in roots:
         v = body.outputs[k]
         label = b.labels.label(b.labels.values[v])
-        out = (places or {}).get(k) or Source(-1, dims.product(v.type.shape), v.type.shape, _dense(v.type.shape))
-        operand = b.array(("out", k), v.type.dtype, "out", out.elements)
-        stores.append(b.add(Instr("store", v.type.dtype, (value,), operand=operand, index=b.index(out, label))))
+        each, dtype = 2 if is_complex(v.type.dtype) else 1, real_of(v.type.dtype)
+        out = (places or {}).get(k) or Source(-1, dims.product(v.type.shape) * each, v.type.shape, [stride * each for stride in _dense(v.type.shape)])
+        operand = b.array(("out", k), dtype, "out", out.elements)
+        index = b.index(out, label)
+        stores.append(b.add(Instr("store", dtype, (value,), operand=operand, index=index._replace(offset=index.offset + part))))
     kernel = _staged(body.name, b, stores)
     return kernel, b.slabs, {dtype.name: np.array(numbers, dtype) for dtype, numbers in b.data.items()}
 

@@ -6,18 +6,30 @@ from collections.abc import Sequence
 
 from graphc import dims
 from graphc.dims import Dim, Size
-from graphc.ir import Node
+from graphc.dtypes import is_complex
+from graphc.ir import Node, Type
 from graphc.kernel import View, contiguous
 
-__all__ = ["from_front", "is_dense", "outside", "reshaped", "slice_start", "view_guard", "view_of"]
+__all__ = ["dense", "from_front", "is_dense", "numbers", "outside", "slice_start", "view_guard", "view_of"]
 
 #: ops that give back their operand
 IDENTITIES = ("mark", "disconnected_grad", "zero_grad", "grad_clip", "grad_scale")
 
 
-def is_dense(view: View) -> bool:
-    """Do the elements lie one after the other, in C order, without gaps?"""
-    want: Size = 1
+def numbers(type: Type) -> int:
+    """How many real numbers an element is."""
+    return 2 if is_complex(type.dtype) else 1
+
+
+def dense(slab: int, type: Type) -> View:
+    """A whole slab."""
+    each = numbers(type)
+    return View(slab, type.shape, tuple([stride * each for stride in contiguous(type.shape)]))
+
+
+def is_dense(view: View, each: int = 1) -> bool:
+    """Do the elements, of so many numbers, lie one after the other, in C order, without gaps?"""
+    want: Size = each
     for size, stride in zip(reversed(view.shape), reversed(view.strides), strict=True):
         if dims.is_one(size):
             continue
@@ -33,6 +45,12 @@ def view_of(node: Node, x: View) -> View | None:
     shape = node.outputs[0].type.shape
     if name in IDENTITIES:
         return x
+    if name == "real" or name == "imag":
+        return View(x.slab, x.shape, x.strides, x.offset + int(name == "imag"))
+    if name == "view_as_real":
+        return x.parts
+    if name == "view_as_complex":
+        return View(x.slab, shape, x.strides[:-1], x.offset) if x.strides[-1] == 1 else None
     if name == "transpose":
         axes = attrs["axes"]
         return View(x.slab, tuple(x.shape[a] for a in axes), tuple(x.strides[a] for a in axes), x.offset)
@@ -69,7 +87,7 @@ def view_of(node: Node, x: View) -> View | None:
             along[a] = along[a] * step
         return View(x.slab, shape, (*along, *within), x.offset)
     if name == "reshape" and len(node.inputs) == 1:
-        return reshaped(x, shape)  # for -1 see view_guard
+        return reshaped(x, shape, numbers(node.inputs[0].type))  # for -1 see view_guard
     if name == "subtensor" and len(node.inputs) == 1:
         return _sliced(node, x)
     return None
@@ -119,10 +137,10 @@ def from_front(position: Size, n: Size) -> Size:
     return position + dims.dim_min(dims.dim_max(position * -1, 0), 1) * n
 
 
-def reshaped(x: View, shape: Sequence[Size]) -> View | None:
+def reshaped(x: View, shape: Sequence[Size], each: int = 1) -> View | None:
     """The same elements in C order under another shape, where groups of axes split and join without moving anything."""
-    if is_dense(x):
-        return View(x.slab, tuple(shape), contiguous(shape), x.offset)
+    if is_dense(x, each):
+        return View(x.slab, tuple(shape), tuple([stride * each for stride in contiguous(shape)]), x.offset)
     have = [(s, t) for s, t in zip(x.shape, x.strides, strict=True) if not dims.is_one(s)]
     strides: list[Size] = []
     rest = [s for s in shape if not dims.is_one(s)]

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from graph_complexes import OPERATIONS
 from graph_operations import Operation
-from graph_products import OPERATIONS
 from hypothesis import strategies as st
 
 import graphc as gc

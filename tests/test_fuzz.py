@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from children import in_child
 from graph_checks import REFERENCE, Difference, Subject, bisect, check, check_determinism, compare, input_text, judge_of, reproducer
-from graph_products import OPERATIONS
+from graph_complexes import OPERATIONS
 from graph_strategies import NONE, Case, Drawn, Seeded, build, sources
 from hypothesis import HealthCheck, given, settings, target
 from native_checks import cut_small, two_threads

@@ -20,7 +20,7 @@ LAYERS = {
     "ir": 2, "plan": 2, "kernel": 2,
     "ops": 3, "text": 3, "text_parse": 3, "text_values": 3, "verify": 3, "verify_plan": 3,
     "kernel_text": 3, "kernel_parse": 3, "verify_kernel": 3, "kernel_form": 3, "kernel_accesses": 3, "kernel_numbers": 3, "memory_text": 3,
-    "functions": 4, "methods": 4, "variables": 4,
+    "functions": 4, "methods": 4, "variables": 4, "kept": 4,
     "passes": 5, "backends": 5,
     "compiling": 6, "binding": 6, "capture": 6, "substituting": 6, "checking": 6, "judging": 6, "variants": 6,
     "compiled": 7, "derivatives": 7, "rewiring": 7, "custom": 7,

@@ -3,20 +3,21 @@
     stride 0      one element, in every lane
     stride 1      a vector; masked at the end of a range
     stride -1     a vector, reversed
+    stride 2      with that of the next element, which is the other part of a complex number: two vectors, taken apart or put together
     stride 2..4   as many vectors with masks, of which every so many lanes are used, where the processor has masks
     other         gathered or scattered, element by element
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 from graphc.backends.llvm.elements import loaded, memory_kind, stored
 from graphc.backends.llvm.memory import load, store
 from graphc.backends.llvm.values import BITS, Value, shuffle
 from graphc.dims import Size
-from graphc.kernel import Index, Instr
+from graphc.kernel import Index, Instr, Kernel
 
 if TYPE_CHECKING:
     from graphc.backends.llvm.kernels import Emitter
@@ -35,6 +36,8 @@ class Access:
 
     def __init__(self, emitter: Emitter) -> None:
         self.e = emitter
+        self.pairs = _pairs(emitter.kernel)
+        self.waiting: dict[Instr, Sequence[Value]] = {}  # what one store of a pair has left for the other
 
     # -- addresses ----------------------------------------------------------------------------
 
@@ -119,7 +122,64 @@ class Access:
         if not wide:
             return [loaded(load(base.ref, Value(f, "", kind)), v.dtype)]
         stride = self._stride(v.index)
+        if self._paired(v, stride):
+            return self._part(v, kind)
         return [loaded(self._vector_load(base, kind, stride, n, e.mask(n)), v.dtype) for n in range(e.group)]
+
+    # -- pairs --------------------------------------------------------------------------------
+
+    def _paired(self, v: Instr, stride: Size) -> bool:
+        """Does it go with another access to the elements in between?"""
+        return v in self.pairs and stride == 2 and self.e.staging is None and (self.e.masked or not self.e.masks)
+
+    def _part(self, v: Instr, kind: str) -> list[Value]:
+        """Every other element of vectors that are read once for both."""
+        e, f, w = self.e, self.e.f, self.e.lanes
+        first, part = self.pairs[v]
+        assert first.index is not None
+        found = e.scopes[-1].pairs.get(first)
+        if found is None:
+            base = self.scalar_pointer(v.operand, first.index, frozenset(e.index))
+            shape, found = Value(f, "", kind, w), []
+            for n in range(e.group):
+                low, high = (load(self._half(base, kind, n, k), shape, self._half_mask(n, k)) for k in range(2))
+                found.append((low, high))
+            e.scopes[-1].pairs[first] = found
+        return [loaded(shuffle(low, high, range(part, 2 * w, 2)), v.dtype) for low, high in found]
+
+    def _half(self, base: Value, kind: str, n: int, k: int) -> str:
+        """The address of one of the two vectors that the n-th pair of vectors lies in."""
+        e, f = self.e, self.e.f
+        at = e.index[e.vector] * 2
+        if n or k:
+            at = at + (2 * n + k) * e.lanes
+        return f.op(f"getelementptr {Value(f, '', kind).type}, ptr {base.ref}, i64 {at.ref}")
+
+    def _half_mask(self, n: int, k: int) -> Value | None:
+        mask, w = self.e.mask(n), self.e.lanes
+        return None if mask is None else shuffle(mask, mask, [(k * w + lane) // 2 for lane in range(w)])
+
+    def _store_pair(self, v: Instr, xs: Sequence[Value], kind: str) -> None:
+        """Both parts at once, when the second one comes."""
+        e, w = self.e, self.e.lanes
+        first, part = self.pairs[v]
+        other = self.waiting.pop(first, None)
+        if other is None:
+            self.waiting[first] = xs
+            return
+        assert first.index is not None
+        base = self.scalar_pointer(v.operand, first.index, frozenset(e.index))
+        orders = [[(k * w + lane) // 2 + (lane % 2) * w for lane in range(w)] for k in range(2)]
+        both = [(a, b) if part else (b, a) for a, b in zip(other, xs, strict=True)]
+        halves = [shuffle(a, b, order) for a, b in both for order in orders]
+
+        def write(how: str) -> None:
+            for n, x in enumerate(halves):
+                store(self._half(base, kind, n // 2, n % 2), x, self._half_mask(n // 2, n % 2), how)
+
+        self._written(v, base, xs[0], 2, write)
+
+    # -- more loads ---------------------------------------------------------------------------
 
     def _where(self, v: Instr, base: Value, kind: str, wide: bool) -> list[Value]:
         """A load under a condition: zeros are read where it is False, by a mask or from another place."""
@@ -260,33 +320,44 @@ class Access:
             store(base.ref, x.lane(0) if x.lanes else x)
             return
         xs = [f.splat(stored(values[n] if len(values) > 1 else values[0], v.dtype), e.lanes) for n in range(e.group)]
-        past = self._goes_past_cache(v, base, xs[0])
-        if past is None:
+        if self._paired(v, stride):
+            self._store_pair(v, xs, kind)
+            return
+
+        def write(how: str) -> None:
             for n, x in enumerate(xs):
-                self._vector_store(base, x, kind, stride, n)
+                self._vector_store(base, x, kind, stride, n, how)
+
+        self._written(v, base, xs[0], 1, write)
+
+    def _written(self, v: Instr, base: Value, x: Value, each: int, write: Callable[[str], None]) -> None:
+        """``write`` vectors like ``x``, ``each`` for a vector of elements, into the cache or past it."""
+        f = self.e.f
+        past = self._goes_past_cache(v, base, x, each)
+        if past is None:
+            write("")
             return
         around, through, done = f.labels("store", "around", "through", "done")
         f.line(f"br i1 {past.ref}, label %{around}, label %{through}")
-        for label, how in ((around, f"align {xs[0].bits * xs[0].lanes // 8}, !nontemporal !1"), (through, "")):
+        for label, how in ((around, f"align {x.bits * x.lanes // 8}, !nontemporal !1"), (through, "")):
             f.label(label)
-            for n, x in enumerate(xs):
-                self._vector_store(base, x, kind, stride, n, how)
+            write(how)
             f.line(f"br label %{done}")
         f.label(done)
 
-    def _goes_past_cache(self, v: Instr, base: Value, x: Value) -> Value | None:
+    def _goes_past_cache(self, v: Instr, base: Value, x: Value, each: int) -> Value | None:
         """Whether the vectors of a store shall not be kept in the cache: where they are aligned and the kernel moves more than the cache holds; None: never."""
         e, f = self.e, self.e.f
         operand, nbytes = e.kernel.operands[v.operand], x.bits * x.lanes // 8
         assert v.index is not None
-        if not e.streams or not e.target.x86 or e.masks or self._stride(v.index) != 1 or operand.alias >= 0 or nbytes < 16:
+        if not e.streams or not e.target.x86 or e.masks or self._stride(v.index) != each or operand.alias >= 0 or nbytes < 16:
             return None
         moved: Size = 0
         for o in e.kernel.operands:
             moved = moved + o.size * o.dtype.itemsize
         if isinstance(moved, int) and moved < PAST_CACHE:
             return None
-        at = f.value(f.op(f"ptrtoint ptr {base.ref} to i64"), "i64") + e.index[e.vector] * v.dtype.itemsize
+        at = f.value(f.op(f"ptrtoint ptr {base.ref} to i64"), "i64") + e.index[e.vector] * (each * v.dtype.itemsize)
         e.past_cache = True
         return (at & (nbytes - 1)).eq(0) & e.size(moved).ge(PAST_CACHE)
 
@@ -309,6 +380,28 @@ class Access:
         name = f"llvm.masked.scatter.v{w}{kind}.v{w}p0"
         f.module.declare(name, f"void ({x.type}, <{w} x ptr>, <{w} x i1>)")
         f.line(f"call void @{name}({x.type} {x.ref}, <{w} x ptr> align {BITS[kind] // 8} {p}, <{w} x i1> {_lanes(e.mask(n))})")
+
+
+def _pairs(kernel: Kernel) -> dict[Instr, tuple[Instr, int]]:
+    """The accesses that go two by two, elements side by side: the first of the two, and which of them it is.  Stores of one stage."""
+    found: dict[Instr, tuple[Instr, int]] = {}
+    groups: dict[tuple[int, int, object], dict[int, Instr]] = {}
+    bases: dict[tuple[int, int, object], Size] = {}
+    for number, stage in enumerate((*kernel.stages, *kernel.finish)):
+        for i in stage.body:
+            v = kernel.values[i]
+            if v.index is None or (kernel.vector, 2) not in v.index.terms or v.index.gathers or (v.op == "load" and v.args):
+                continue
+            key = (v.operand, -1 if v.op == "load" else number, v.index.terms)
+            away = v.index.offset - bases.setdefault(key, v.index.offset)
+            if isinstance(away, int):
+                groups.setdefault(key, {})[away] = v
+    for group in groups.values():
+        for away in sorted(group):
+            first, second = group[away], group.get(away + 1)
+            if second is not None and first not in found:
+                found[first], found[second] = (first, 0), (first, 1)
+    return found
 
 
 def _lanes(mask: Value | None) -> str:

@@ -260,7 +260,7 @@ class BlockWriter:
         self.blocks("%c", c_row, (lo, hi), (self.i64(0), n), k, "%scratch", pack_a, pack_b)
         self.f.finish()
 
-    def blocks(self, c: str, c_row: Value, rows: tuple[Value, Value], columns: tuple[Value, Value], k: Value, scratch: str, pack_a: Pack, pack_b: Pack) -> None:
+    def blocks(self, c: str, c_row: Value, rows: tuple[Value, Value], columns: tuple[Value, Value], k: Value, scratch: str, pack_a: Pack, pack_b: Pack | None) -> None:
         """These rows and columns of C.  With the first block of rows each panel is packed just before it is used."""
         f, shape = self.f, self.shape
         panels = self.at(scratch, self.i64(shape.block), self.work)
@@ -282,13 +282,19 @@ class BlockWriter:
                         else:
                             to, step = self.at(c, row.index * c_row + column.index, self.work), c_row
                         with f.loop(self.i64(0), wide, self.i64(shape.columns), "panel") as j:
-                            count, panel = (wide - j.index).minimum(shape.columns), self.at(panels, j.index * deep, self.work)
-                            with f.when(row.index.eq(at.index), "begins"):
-                                pack_b(panel, column.index + j.index, at_k.index, count, deep)
+                            count = (wide - j.index).minimum(shape.columns)
+                            panel = self.panel(panels, j.index, deep, column.index + j.index, at_k.index)
+                            if pack_b is not None:
+                                with f.when(row.index.eq(at.index), "begins"):
+                                    pack_b(panel, column.index + j.index, at_k.index, count, deep)
                             form = self.form(care, panel, deep * shape.columns)
                             self.tiles(self.at(to, j.index, self.work), step, scratch, panel, count, high, deep, first, form)
                 if shape.rounded:
                     self.narrowed(rounded, self.at(c, column.index, self.storage), wide, c_row, at.index, end)
+
+    def panel(self, panels: str, j: Value, deep: Value, column: Value, at_k: Value) -> str:
+        """Where a panel is: the ``j``-th columns of its slice, or ``column`` of B."""
+        return self.at(panels, j * deep, self.work)
 
     def careful(self, packed: str, count: Value) -> Value | None:
         """Does what is packed need another form of the tile?  None: there is no other."""

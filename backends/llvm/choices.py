@@ -10,7 +10,7 @@ from graphc.ops import OPS
 
 __all__ = ["STREAMING", "adds_to_arrays", "lanes", "streams", "unroll", "work"]
 
-#: operations for one element, loads among them, up to which a kernel waits for memory
+#: operations for one element, loads among them, up to which a kernel waits for memory; for a complex number twice as many
 STREAMING = 8.0
 
 Ranges = Sequence[frozenset[int]]  # what value_ranges gives: those that each value depends on
@@ -25,7 +25,8 @@ def work(kernel: Kernel, depends: Ranges) -> float:
 def streams(kernel: Kernel, depends: Ranges) -> bool:
     """Does it wait for memory?  Not where points of the grid add to an array, which stays in the cache, nor where rows have ends."""
     kept = any(v.op == "reduce" and depends[i] and set(v.over) & set(kernel.grid) for i, v in enumerate(kernel.values))
-    return kernel.vector in kernel.grid and not kept and work(kernel, depends) <= STREAMING \
+    most = STREAMING * (2 if any(v.op == "store" and v.index is not None and (kernel.vector, 2) in v.index.terms for v in kernel.values) else 1)
+    return kernel.vector in kernel.grid and not kept and work(kernel, depends) <= most \
         and not any(v.word == "sqrt" and kernel.vector in ranges for v, ranges in zip(kernel.values, depends, strict=True))  # roots.py works on whole registers
 
 

@@ -3,14 +3,14 @@
     c[l, i, j] = sum over p of a[l, i, p] * b[l, p, j]        l, i, p, j: several axes each, C's columns dense
 
     void FILL(ptr table, i64 s0, i64 s1, i64 s2, i64 s3, i64 t0, i64 t1, i64 t2, i64 t3)
-    void RUNS(ptr runs, ptr table, i64 count)
+    void RUNS(ptr runs, ptr table, i64 count, i64 apart)
     void NAME(ptr context, i64 chunk)
 
 An element's place is a sum of what its row says and what its column says, so two tables of offsets say where each
 operand's elements lie, whatever its axes are: overlapping windows of an image are a matrix that is never in memory.
-``FILL`` writes the table of a group of up to four axes (sizes s, strides t).  Packing reads whole vectors where offsets follow
-one another: ``RUNS`` says for each vector of a table where its first stretch begins, where its last one does, and after how many
-lanes (SLOTS numbers; -1 lanes if there are more than two stretches).
+``FILL`` writes the table of a group of up to four axes (sizes s, strides t).  Packing reads whole vectors where offsets are 1 or 2
+``apart``: ``RUNS`` says for each vector of a table where its first stretch begins, where its last one would if it had all lanes, and after how many
+lanes it comes (SLOTS numbers; -1 lanes if there are more than two stretches).
 
 ``CONTEXT`` names the slots of the context.  A unit is some columns of one l; ``counters``, the last slots, are one for each chunk: how many of its units are taken.
 """
@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from graphc.backends.llvm import memory
 from graphc.backends.llvm.blocked import AHEAD, BlockWriter
 from graphc.backends.llvm.transposing import transposed
-from graphc.backends.llvm.values import Value, select
+from graphc.backends.llvm.values import Value, select, shuffle
 
 if TYPE_CHECKING:
     from graphc.backends.llvm.target import Target
@@ -33,7 +33,7 @@ __all__ = ["CONTEXT", "SLOTS", "contracted_module", "fill_module", "group_size",
 
 #: the slots of the context: addresses (of tables, too), then numbers
 CONTEXT = ("c", "a", "b", "lead_c", "lead_a", "lead_b", "a_rows", "a_sums", "a_runs", "b_sums", "b_columns", "b_runs", "scratch",
-           "m", "n", "k", "c_row", "a_turned", "b_turned", "nbytes", "columns", "each", "units", "chunks", "counters")
+           "m", "n", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "nbytes", "columns", "each", "units", "chunks", "counters")
 POINTERS = 13
 #: numbers for each vector of a table
 SLOTS = 3
@@ -66,6 +66,16 @@ def runs_module(kind: str, target: Target) -> tuple[str, str]:
 def _named(stem: str, text: str, target: Target) -> tuple[str, str]:
     name = f"{stem}_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
     return name, text.replace("@NAME", "@" + name)
+
+
+class _Run(NamedTuple):
+    """A vector in two stretches: where they begin, whether there are no more, the lanes of the first; the elements of both, vector by vector, as masks."""
+
+    first: Value
+    last: Value
+    simple: Value
+    early: Value
+    masks: list[tuple[Value, Value]]
 
 
 class _Writer(BlockWriter):
@@ -101,15 +111,15 @@ class _Writer(BlockWriter):
         f.finish()
 
     def runs(self) -> None:
-        count, = self.begin("NAME", "p:runs p:table count", internal=False)
+        count, apart = self.begin("NAME", "p:runs p:table count apart", internal=False)
         f, w, one = self.f, self.w, self.i64(1)
         with f.loop(self.i64(0), count, self.i64(w), "group") as group:
             there = (count - group.index).minimum(w)
             first = self.number("%table", group.index)
-            last = self.number("%table", group.index + there - 1) - there + 1
+            last = self.number("%table", group.index + there - 1) - (there - 1) * apart
             with f.loop(self.i64(0), there, one, "lane") as lane:  # lanes of the first stretch, then those that are in none
                 cut, odd = lane.carry(self.i64(0)), lane.carry(self.i64(0))
-                place = self.number("%table", group.index + lane.index) - lane.index
+                place = self.number("%table", group.index + lane.index) - lane.index * apart
                 goes_on = place.eq(first) & cut.eq(lane.index)
                 lane.next(cut, select(goes_on, cut + 1, cut))
                 lane.next(odd, select(goes_on | place.eq(last), odd, odd + 1))
@@ -123,12 +133,16 @@ class _Writer(BlockWriter):
     def gather(self) -> None:
         """``out[p * step + r] = source[across[r] + along[p]]`` for r < count and p < deep, and anything up to the next whole vector.
 
-        ``runs`` are those of ``across``, or if ``turned`` those of ``along``.
+        ``runs`` are those of ``across``, or if ``turned`` those of ``along``; their offsets are 1 or 2 ``apart``.
         """
-        count, deep, step, turned = self.begin("NAME_gather", "p:out p:source p:runs p:across p:along count deep step turned")
+        count, deep, step, turned, apart = self.begin("NAME_gather", "p:out p:source p:runs p:across p:along count deep step turned apart")
         f, zero = self.f, self.i64(0)
+
+        def of(which: int) -> None:
+            f.either(turned.ne(0), "gather", partial(self.turned, count, deep, step, which), partial(self.straight, count, deep, step, which))
+
         if self.masks:
-            f.either(turned.ne(0), "gather", partial(self.turned, count, deep, step), partial(self.straight, count, deep, step))
+            f.either(apart.eq(1), "apart", partial(of, 1), partial(of, 2))
         else:
             self.one_by_one(zero, count, zero, deep, step)
         f.finish()
@@ -141,50 +155,58 @@ class _Writer(BlockWriter):
                 x = self.stored(self.at("%source", along + self.number("%across", r.index), self.storage))
                 memory.store(self.at(out, r.index, self.work), x)
 
-    def run(self, group: Value, there: Value) -> tuple[Value, Value, Value, Value, Value]:
-        """The stretches of a vector: where they begin, whether there are at most two, and the masks of their lanes."""
-        f, at = self.f, group * SLOTS
+    def run(self, group: Value, there: Value, apart: int) -> _Run:
+        """The stretches of a vector."""
+        f, at, w = self.f, group * SLOTS, self.w
         first, last, cut = (self.number("%runs", at + slot) for slot in range(SLOTS))
-        lanes = f.vector(range(self.w), "i32")
-        early = lanes.lt(f.splat(cut.to("i32"), self.w))
-        return first, last, cut.ge(0), early, lanes.lt(f.splat(there.to("i32"), self.w)) & ~early
+        lanes = f.vector(range(w), "i32")
+        early = lanes.lt(f.splat(cut.to("i32"), w))
+        begins, ends = (f.splat((x * apart).to("i32"), w) for x in (cut, there))
+        masks = []
+        for part in range(apart):  # of the elements from the first lane's to the last one's: none behind them, which need not be there
+            element, more = f.vector(range(part * w, part * w + w), "i32"), f.splat(f.const(apart - 1, "i32"), w)
+            masks.append(((element + more).lt(begins), ~element.lt(begins) & (element + more).lt(ends)))
+        return _Run(first, last, cut.ge(0), early, masks)
 
-    def both(self, source: str, first: Value, last: Value, early: Value, late: Value) -> Value:
+    def both(self, source: str, run: _Run) -> Value:
         """A vector of two stretches."""
-        shape = Value(self.f, "", self.storage, self.w)
-        x = memory.load(self.at(source, first, self.storage), shape, early)
-        y = memory.load(self.at(source, last, self.storage), shape, late)
-        return self.numbers.widen(select(early, x, y))
+        f, w = self.f, self.w
+        shape = Value(f, "", self.storage, w)
+        found = []
+        for which, start in enumerate((run.first, run.last)):
+            parts = [memory.load(self.at(source, start + part * w, self.storage), shape, masks[which]) for part, masks in enumerate(run.masks)]
+            found.append(parts[0] if len(parts) == 1 else shuffle(parts[0], parts[1], range(0, 2 * w, 2)))
+        return self.numbers.widen(select(run.early, *found))
 
-    def straight(self, count: Value, deep: Value, step: Value) -> None:
+    def straight(self, count: Value, deep: Value, step: Value, apart: int) -> None:
         f, w, zero, one = self.f, self.w, self.i64(0), self.i64(1)
         with f.loop(zero, count, self.i64(w), "group") as r:
             there = (count - r.index).minimum(w)
-            first, last, simple, early, late = self.run(r.index.udiv(w), there)
+            run = self.run(r.index.udiv(w), there, apart)
 
             def whole() -> None:
                 with f.loop(zero, deep, one, "p") as p:
-                    later = self.at("%source", self.number("%along", p.index + AHEAD) + first, self.storage)  # the table goes on, into others
+                    later = self.at("%source", self.number("%along", p.index + AHEAD) + run.first, self.storage)  # the table goes on, into others
                     self.fetch(later, 0)
                     source = self.at("%source", self.number("%along", p.index), self.storage)
-                    memory.store(self.at("%out", p.index * step + r.index, self.work), self.both(source, first, last, early, late))
+                    memory.store(self.at("%out", p.index * step + r.index, self.work), self.both(source, run))
 
-            f.either(simple, "simple", whole, lambda: self.one_by_one(r.index, r.index + there, zero, deep, step))
+            f.either(run.simple, "simple", whole, lambda: self.one_by_one(r.index, r.index + there, zero, deep, step))
 
-    def turned(self, count: Value, deep: Value, step: Value) -> None:
+    def turned(self, count: Value, deep: Value, step: Value, apart: int) -> None:
         f, w, zero = self.f, self.w, self.i64(0)
         with f.loop(zero, deep, self.i64(w), "group") as p:
             there = (deep - p.index).minimum(w)
-            first, last, simple, early, late = self.run(p.index.udiv(w), there)
+            run = self.run(p.index.udiv(w), there, apart)
 
             def squares() -> None:
                 with f.loop(zero, count, self.i64(w), "square") as r:
                     places = [self.number("%across", (r.index + n).minimum(count - 1)) for n in range(w)]
-                    rows = (self.both(self.at("%source", place, self.storage), first, last, early, late) for place in places)
+                    rows = (self.both(self.at("%source", place, self.storage), run) for place in places)
                     for n, x in enumerate(transposed(rows)):
                         memory.store(self.at("%out", (p.index + n) * step + r.index, self.work), x)
 
-            f.either(simple, "simple", squares, lambda: self.one_by_one(zero, count, p.index, p.index + there, step))
+            f.either(run.simple, "simple", squares, lambda: self.one_by_one(zero, count, p.index, p.index + there, step))
 
     def call_gather(self, out: str, source: str, tables: tuple[str, str, str], *numbers: Value | int) -> None:
         pointers = ", ".join(f"ptr {p}" for p in (out, source, *tables))
@@ -211,15 +233,16 @@ class _Writer(BlockWriter):
 
     def unit(self, c: str, a: str, b: str, start: Value, stop: Value, scratch: str) -> None:
         """Columns start ... stop-1 of one product."""
-        m, k, c_row, a_turned, b_turned = (self.f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned"))
+        m, k, c_row, a_turned, b_turned, a_apart, b_apart = (
+            self.f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart"))
 
         def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> None:
             tables = self.tables("%a_runs", select(a_turned.ne(0), row, at_k), "%a_sums", at_k, "%a_rows", row)
-            self.call_gather(block, a, tables, deep, high, self.shape.deep, a_turned)
+            self.call_gather(block, a, tables, deep, high, self.shape.deep, a_turned, a_apart)
 
         def pack_b(panel: str, column: Value, at_k: Value, count: Value, deep: Value) -> None:
             tables = self.tables("%b_runs", select(b_turned.ne(0), at_k, column), "%b_columns", column, "%b_sums", at_k)
-            self.call_gather(panel, b, tables, count, deep, self.shape.columns, b_turned)
+            self.call_gather(panel, b, tables, count, deep, self.shape.columns, b_turned, b_apart)
 
         self.blocks(c, c_row, (self.i64(0), m), (start, stop), k, scratch, pack_a, pack_b)
 

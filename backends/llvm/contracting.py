@@ -12,6 +12,7 @@ from graphc.backends.llvm import costs
 from graphc.backends.llvm.blocked import Shape
 from graphc.backends.llvm.contracted import CONTEXT, SLOTS, contracted_module, fill_module, group_size, runs_module
 from graphc.backends.llvm.multiplying import Multiplying, kind_of, most_chunks
+from graphc.backends.llvm.paneled import panels
 from graphc.backends.llvm.values import Value, select
 from graphc.dims import Size
 from graphc.kernel import Product, View
@@ -63,9 +64,28 @@ class Contracting(Multiplying):
         if all(len(sizes) <= 1 for sizes, _ in groups[1:]):
             self.product(self._plain(step, groups))
             return
+        if self._in_panels(step, groups):
+            return
         for sizes, _ in groups:
             assert len(sizes) <= MOST_AXES, f"{len(sizes)} axes of an operand that do not become fewer"
         self._contracted(step, groups)
+
+    def _in_panels(self, step: Product, groups: Sequence[Group]) -> bool:
+        """A product with a matrix that lies in panels, if it is one."""
+        (lead, _), (rows, (a_m, c_m)), (sums, (a_k, b_k)), (columns, (b_n, _c_n)) = groups
+        f, dtype = self.f, self.program.slabs[step.out.slab].dtype
+        kind = kind_of(dtype)
+        if lead or len(rows) > 1 or kind not in ("f32", "f64"):
+            return False
+        shape = Shape(kind, self.target)
+        steps = panels(columns, sums, (b_n, b_k), shape.columns, shape.deep)
+        if steps is None or (len(a_k) == 2 and a_k[0] != a_k[1] * sums[1]):
+            return False
+        _, m, k, n = step.sizes
+        pointers = [f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}") for v in (step.out, step.a, step.b)]
+        numbers = [m, n, k, a_m[0] if a_m else 1, a_k[-1], *steps, c_m[0] if c_m else n]
+        self._in_blocks(kind, dtype, pointers, [self.size(x).ref for x in numbers], m, n, k, paneled=True)
+        return True
 
     def _plain(self, step: Product, groups: Sequence[Group]) -> Product:
         """With one axis of each kind: an ordinary product."""
@@ -83,11 +103,11 @@ class Contracting(Multiplying):
         kind = kind_of(dtype)
         shape = Shape(kind, self.target)
         name, fill, run = self.made(contracted_module, kind, self.target), self.made(fill_module, self.target), self.made(runs_module, kind, self.target)
-        for function, parameters in ((name, "ptr, i64"), (fill, f"ptr{', i64' * 8}"), (run, "ptr, ptr, i64")):
+        for function, parameters in ((name, "ptr, i64"), (fill, f"ptr{', i64' * 8}"), (run, "ptr, ptr, i64, i64")):
             self.module.declare(function, f"void ({parameters})")
         lead, m, k, n = step.sizes
         (_, (a_lead, b_lead, c_lead)), (_, (a_m, c_m)), (_, (a_k, b_k)), (_, (b_n, _c_n)) = groups
-        a_turned, b_turned = _turned(groups[2], 0, groups[1], 0), _turned(groups[3], 0, groups[2], 1)
+        (a_turned, a_apart), (b_turned, b_apart) = _lies(groups[2], 0, groups[1], 0), _lies(groups[3], 0, groups[2], 1)
 
         # tables, then scratch memory for each chunk
         at: Size = 0
@@ -113,7 +133,8 @@ class Contracting(Multiplying):
             numbers = ", ".join(f"i64 {self.size(x).ref}" for x in (*sizes, *steps))
             f.line(f"call void @{fill}(ptr {tables[word]}, {numbers})")
         for word, (table, count) in runs.items():
-            f.line(f"call void @{run}(ptr {tables[word]}, ptr {tables[table]}, i64 {self.size(count).ref})")
+            apart = a_apart if word == "a_runs" else b_apart
+            f.line(f"call void @{run}(ptr {tables[word]}, ptr {tables[table]}, i64 {self.size(count).ref}, i64 {apart})")
 
         threads = f.value("%threads", "i64").minimum(most)
         heads, width = self.size(lead), self.size(n)
@@ -135,7 +156,8 @@ class Contracting(Multiplying):
         pointers["scratch"] = f.op(f"getelementptr i8, ptr {scratch}, i64 {self.size(begin).ref}")
         c_row = c_m[-1] if c_m else 0
         known: dict[str, Value] = {"m": self.size(m), "n": width, "k": self.size(k), "c_row": self.size(c_row), "a_turned": f.const(int(a_turned), "i64"),
-                                   "b_turned": f.const(int(b_turned), "i64"), "nbytes": f.const(nbytes, "i64"), "columns": part, "each": each,
+                                   "b_turned": f.const(int(b_turned), "i64"),
+                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "nbytes": f.const(nbytes, "i64"), "columns": part, "each": each,
                                    "units": units, "chunks": chunks.maximum(1)}
         self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables[word]}" for word in CONTEXT[:-1]), *["i64 0"] * most])
         self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
@@ -143,10 +165,15 @@ class Contracting(Multiplying):
                  lambda: f.line(f"call void @{name}(ptr %context, i64 0)"))
 
 
-def _turned(direct: Group, which: int, other: Group, view: int) -> bool:
-    """Are vectors read along the other group of axes?  Where only there elements follow one another for a while."""
-    def long(group: Group, view: int) -> bool:
+def _lies(direct: Group, which: int, other: Group, view: int) -> tuple[bool, int]:
+    """Are vectors read along the other group of axes, and how far apart are their elements?  Along that where elements follow one another for a while."""
+    def long(group: Group, view: int, apart: int) -> bool:
         sizes, strides = group
-        return bool(sizes) and strides[view][-1] == 1 and not (isinstance(sizes[-1], int) and sizes[-1] < LONG)
+        return bool(sizes) and strides[view][-1] == apart and not (isinstance(sizes[-1], int) and sizes[-1] < LONG)
 
-    return not long(direct, which) and long(other, view)
+    for apart in (1, 2):
+        if long(direct, which, apart):
+            return False, apart
+        if long(other, view, apart):
+            return True, apart
+    return False, 1

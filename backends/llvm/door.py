@@ -336,6 +336,7 @@ class _Record(Array):  # type: ignore[misc]
     """A function's record; ``kept`` are the objects and rows that it points to.  Its end is that of frames and spare arrays."""
 
     kept: list[Any]
+    leaves: int  # the address of the leaves
     end: tuple[Callable[[int], None], int]
 
     def __del__(self) -> None:
@@ -375,7 +376,7 @@ class _Unfit(Exception):
     """The function has to go the careful way."""
 
 
-def entry(runner: Any, door: Any, structure: Any, careful: Callable[..., Any]) -> Callable[..., Any] | None:
+def entry(runner: Any, door: Any, structure: Any, careful: Callable[..., Any], kept: Any = None) -> Callable[..., Any] | None:
     """The callable for a function's calls, or None.
 
     Args:
@@ -383,6 +384,7 @@ def entry(runner: Any, door: Any, structure: Any, careful: Callable[..., Any]) -
         door: the graphc/binding.py Door whose careful path this one stands before.
         structure: "one", None, "list", or the keys of a dict.
         careful: what is called, with the same arguments, for whatever is not exactly as expected.
+        kept: the graphc/kept.py KeptRunner that stands before the runner, if one does.
     """
     found = machine()
     if found is None or not runner.make.pools:
@@ -391,6 +393,8 @@ def entry(runner: Any, door: Any, structure: Any, careful: Callable[..., Any]) -
         record = _record(found, runner, door, structure, careful)
     except _Unfit:
         return None
+    if kept is not None:
+        kept.watch(functools.partial(_expect, weakref.ref(record), [record.leaves + k * SIZES["leaf"] for k in kept.places]))
     return found.callable(record)
 
 
@@ -400,7 +404,7 @@ def _record(m: Machine, runner: Any, door: Any, structure: Any, careful: Callabl
     graph, slot, symbols = program.graph, native.slot, native.symbols
     if len(native.stretches) != len(native.parts) or len(native.stretches) > 1:
         raise _Unfit("steps that run in Python")
-    if [s.container for s in graph.shared] != [s.container for s in door.shared] or [s.container for s, _ in graph.updates] != [
+    if [s.container for s in graph.shared[:len(door.shared)]] != [s.container for s in door.shared] or [s.container for s, _ in graph.updates] != [
             s.container for s in door.updated]:
         raise _Unfit("state in another order")
     rows = _Rows()
@@ -438,7 +442,17 @@ def _record(m: Machine, runner: Any, door: Any, structure: Any, careful: Callabl
     record = _Record(SIZES["rec"] // 8, np.int64)
     record[:] = _words("rec", fields)
     record.kept, record.end = [*rows.kept, native, m], (m.release, record.ctypes.data)
+    record.leaves = fields["leaves"]
     return record
+
+
+def _expect(watched: weakref.ref[_Record], leaves: Sequence[int], arrays: Sequence[Array]) -> None:
+    """Calls with other state than these arrays go the careful way: all calls, if there are none."""
+    record = watched()
+    if record is None:  # the function is gone
+        return
+    for n, leaf in enumerate(leaves):
+        ctypes.c_int64.from_address(leaf + LAYOUTS["leaf"]["expected"][1]).value = id(arrays[n]) if arrays else id(record)
 
 
 def _acquire(lock: Any) -> None:
@@ -456,9 +470,9 @@ def _leaves(rows: _Rows, m: Machine, door: Any, program: Program, slot: Mapping[
     relations = []
     pseudo = 0
     for k, id_ in enumerate(program.arguments):
-        slab = program.slabs[id_]
+        array = program.slabs[id_].array
         axes = []
-        for size in slab.shape:
+        for size in array.shape:
             symbol = size.symbol if isinstance(size, Dim) else None
             if isinstance(size, int):
                 axes.append({"kind": AXES["number"], "value": size})
@@ -469,12 +483,12 @@ def _leaves(rows: _Rows, m: Machine, door: Any, program: Program, slot: Mapping[
             else:
                 axes.append({"kind": AXES["symbol" if symbol in defined else "defines"], "value": index[symbol]})
                 defined.add(symbol)
-        leaf = {"descr": rows.object(slab.dtype), "rank": len(slab.shape), "slab": 8 * id_, "axes": rows.structs("axis", axes), "itemsize": slab.dtype.itemsize,
+        leaf = {"descr": rows.object(array.dtype), "rank": array.ndim, "slab": 8 * id_, "axes": rows.structs("axis", axes), "itemsize": array.dtype.itemsize,
                 "scalar_at": 16 * k}
         if k >= len(door.parameters):
-            leaf["place"] = rows.object(door.shared[k - len(door.parameters)].container) + m.place
-        elif not slab.shape:
-            leaf["accepts"], leaf["scalar"] = _accepts(slab.dtype, door.downcast), rows.object(slab.dtype.type)
+            leaf["place"] = rows.object(program.graph.shared[k - len(door.parameters)].container) + m.place
+        elif not array.shape:
+            leaf["accepts"], leaf["scalar"] = _accepts(array.dtype, door.downcast), rows.object(array.dtype.type)
         leaves.append(leaf)
     if len(defined) != len(symbols):
         raise _Unfit("a size that has to be solved for")
@@ -527,7 +541,7 @@ def _minima(door: Any, program: Program, symbols: Sequence[Symbol]) -> list[tupl
         if symbol in index:
             found.append((index[symbol], low))
             continue
-        sizes = [have for v, k in zip(door.leaves, program.arguments, strict=True) for size, have in zip(v.type.shape, program.slabs[k].shape, strict=True)
+        sizes = [have for v, k in zip(door.leaves, program.arguments, strict=True) for size, have in zip(v.type.shape, program.slabs[k].array.shape, strict=True)
                  if isinstance(size, Dim) and size.symbol == symbol]
         if not sizes:
             raise _Unfit(f"a minimum of {symbol}")
@@ -546,11 +560,11 @@ def _roots(rows: _Rows, m: Machine, runner: Any, door: Any, program: Program, sl
     at = 0
     outputs = len(program.graph.outputs)
     for n, k in enumerate(program.roots):
-        slab = program.slabs[k]
-        root = {"descr": rows.object(slab.dtype), "rank": len(slab.shape), "slab": 8 * k, "pool": rows.object(runner.make.pools[n]),
-                "slots": rows.row([_slot(slot, size) for size in slab.shape]), "itemsize": slab.dtype.itemsize, "dims_at": 8 * at}
+        array = program.slabs[k].array
+        root = {"descr": rows.object(array.dtype), "rank": array.ndim, "slab": 8 * k, "pool": rows.object(runner.make.pools[n]),
+                "slots": rows.row([_slot(slot, size) for size in array.shape]), "itemsize": array.dtype.itemsize, "dims_at": 8 * at}
         if n >= outputs:
             root["place"] = rows.object(door.updated[n - outputs].container) + m.place
-        at += len(slab.shape)
+        at += array.ndim
         roots.append(root)
     return roots, at

@@ -15,8 +15,8 @@ layout("world", "*none *array_type *float_type *int_type *new_array *refresh *ov
 layout("rec", "*world *careful parameters leaf_count *leaves lock_count *locks minimum_count *minima product_count *products limit "
        "relation_count *relations root_count output_count *roots *keys form *sizes *stretch slot_bytes slot_work threads *frames frame_count "
        "frame_bytes *slabs slabs_bytes table_at slabs_at scalars_at held_at made_at nbytes_at dims_at")
-#: an argument or a shared variable; slab and scalar_at are offsets, place is that of a shared variable's value
-layout("leaf", "*descr rank slab *axes *scalar accepts itemsize scalar_at *place")
+#: an argument or a shared variable; slab and scalar_at are offsets, place is that of a shared variable's value, expected the array that it must be
+layout("leaf", "*descr rank slab *axes *scalar accepts itemsize scalar_at *place *expected")
 layout("axis", "kind value")
 layout("relation", "kind a b")
 #: a result; place is that of the shared variable that it updates, slots say where in the table its sizes are

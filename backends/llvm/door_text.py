@@ -176,6 +176,8 @@ def _state(m: Module) -> None:
         leaf = f.item(leaves, loop.index, "leaf")
         array = f.pointer(f.to(leaf, "leaf.place"))
         f.need(f.there(array))
+        expected = f.to(leaf, "leaf.expected")
+        f.need(f.same(expected, "null") | f.same(expected, array))
         f.need(f.same(f.to(array, "object.type"), array_type))
         f.need(f.ask("fit", rec, frame, leaf, array))
         f.put(array, "object.count", f.get(array, "object.count") + 1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.backends.llvm.accumulators import Accumulators
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.values import Value, select
+from graphc.kernel import Instr
 
 if TYPE_CHECKING:
     from graphc.backends.llvm.staging import Staging
@@ -30,6 +31,7 @@ class Scope:
     def __init__(self) -> None:
         self.values: dict[int, list[Value]] = {}
         self.pointers: dict[Any, Value] = {}
+        self.pairs: dict[Instr, list[tuple[Value, Value]]] = {}  # vectors in which both parts of complex numbers lie
         self.begun: dict[int, list[Value]] = {}  # what the first group of this row's elements has loaded
 
 

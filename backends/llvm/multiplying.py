@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from graphc import dims
-from graphc.backends.llvm import costs
+from graphc.backends.llvm import amx, costs
 from graphc.backends.llvm.blocked import Shape, blocked_module
 from graphc.backends.llvm.costs import thinness
 from graphc.backends.llvm.paired import has_pairs, paired_module
+from graphc.backends.llvm.paneled import paneled_module
 from graphc.backends.llvm.products import Product as Spec
 from graphc.backends.llvm.products import product_module, row_grain
 from graphc.backends.llvm.target import Target
@@ -41,6 +42,8 @@ PAGE, FAR, FAR_ROWS = 4096, 256, 96
 PAIRED = 32
 #: rows or columns of C in a chunk of a blocked product at least, and chunks at most (each has scratch memory of its own)
 LEAST_CHUNK, MOST_CHUNKS = 128, 64
+#: parts of a product's rows for each thread at most, and rows of a part at least, in the mean
+MOST_PARTS, LEAST_PART = 4, 12
 #: rows of C up to which several threads take columns, so that each reads a part of B only
 FEW_ROWS = 64
 
@@ -100,17 +103,27 @@ class Multiplying:
             self._alone(step, spec, dtype, views, (m, n, k, *strides))
             return
         large = self._large(spec, dtype, m, n, k, strides)
+        tiles = self._on_tiles(spec.kind, m, n, k)
 
         def matrix(offsets: Sequence[Value]) -> None:
             pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {o.ref}") for v, o in zip(views, offsets, strict=True)]
             numbers = [self.size(x).ref for x in (m, n, k, *strides)]
-            if large is True:
-                self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k)
-            elif large is False:
-                self._in_rows(spec, dtype, pointers, numbers, m, n, k)
+
+            def usual() -> None:
+                if large is True:
+                    self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k)
+                elif large is False:
+                    self._in_rows(spec, dtype, pointers, numbers, m, n, k)
+                else:
+                    self.f.either(large, "large", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
+                                  lambda: self._in_rows(spec, dtype, pointers, numbers, m, n, k))
+
+            if tiles is False:
+                usual()
+            elif tiles is True:
+                self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k, tiles=True)
             else:
-                self.f.either(large, "large", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k),
-                              lambda: self._in_rows(spec, dtype, pointers, numbers, m, n, k))
+                self.f.either(tiles, "tiles", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k, tiles=True), usual)
 
         starts = [self.size(v.offset * dtype.itemsize) for v in views]
         lead = out.shape[:-2]
@@ -126,10 +139,13 @@ class Multiplying:
             with self.f.loop(self.f.const(0, "i64"), self.size(lead[axis]), self.f.const(1, "i64"), "batch") as loop:
                 one_by_one(axis + 1, [o + loop.index * self.size(s) for o, s in zip(offsets, steps[axis], strict=True)])
 
-        if large is True or dims.product(lead) == 1:
+        if large is True or tiles is True or dims.product(lead) == 1:
             one_by_one(0, starts)
             return
-        self.f.either(self._many(dims.product(lead), m * n * k * thinness(m, n)), "batch",
+        many = self._many(dims.product(lead), m * n * k * thinness(m, n))
+        if tiles is not False:  # they have other bits, so the number of threads must not decide
+            many = many & ~tiles
+        self.f.either(many, "batch",
                       lambda: self._matrices(spec, dtype, [self.address(v.slab) for v in views], starts, lead, steps, (m, n, k, *strides)),
                       lambda: one_by_one(0, starts))
 
@@ -168,6 +184,13 @@ class Multiplying:
             deep = self._compare(k, FAR if dtype.itemsize < 8 else FAR // 4)
             big = _or(big, _and(_and(apart, deep), self._compare(m, FAR_ROWS)))
         return _and(enough, big)
+
+    def _on_tiles(self, kind: str, *sizes: Size) -> bool | Value:
+        """Are tiles asked for, and is the product large enough?"""
+        found: bool | Value = amx.on_tiles(kind, self.target)
+        for size, least in zip(sizes, amx.LEAST_SIZES, strict=True):
+            found = _and(found, self._compare(size, least)) if found is not False else False
+        return found
 
     def _compare(self, size: Size, least: int) -> bool | Value:
         return size >= least if isinstance(size, int) else self.size(size).ge(least)
@@ -237,16 +260,20 @@ class Multiplying:
         if serial:
             f.line(f"call void @{name}({what.args('null', '0', count.ref)})")
             return
-        threads, grain = f.value("%threads", "i64"), row_grain(spec, self.target)
+        threads = f.value("%threads", "i64")
 
         def parallel() -> None:
             if _few(m, n) and not pack:
                 self._in_columns(spec, dtype, pointers, numbers, n)
                 return
-            per = (count + threads - 1).udiv(threads)
-            if not (spec.n == 1 and spec.a_unit == "row"):  # there long stretches of the columns of A are read
-                per = per.minimum(f.const(costs.CHUNK_NS * costs.MULADDS, "i64").udiv(select(each.lt(1), each.like(1), each)) + 1)
-            per = (per + (grain - 1)).udiv(grain) * grain
+            parts = threads
+            if spec.n != 1:  # even parts, several for each thread: one of them may be held up
+                whole = (count * each).udiv(threads * max(costs.CHUNK_NS * costs.MULADDS, 1)).minimum(count.udiv(threads * LEAST_PART))
+                parts = threads * whole.minimum(MOST_PARTS).maximum(1)
+            per = (count + parts - 1).udiv(parts)
+            if spec.n == 1:
+                grain = row_grain(spec, self.target)
+                per = (per + (grain - 1)).udiv(grain) * grain
             self._share("rows", [*what.slots(), f"i64 {per.ref}"], (count + per - 1).udiv(per))
 
         self.f.either((count * each).gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1), "product", parallel,
@@ -258,14 +285,16 @@ class Multiplying:
         name, _ = self._module(replace(spec, n=None))
         count, threads = self.size(n), f.value("%threads", "i64")
         per = (count + threads - 1).udiv(threads).maximum(LEAST_CHUNK // 2)
-        per = (per + 63).udiv(64) * 64
+        per = (per + 15).udiv(16) * 16
         slots = [*_Matrices(name, pointers, numbers).slots(), f"i64 {per.ref}", "ptr null", "i64 0", "i64 1", f"i64 {dtype.itemsize}"]
         self._share("blocks", slots, (count + per - 1).udiv(per))
 
-    def _in_blocks(self, kind: str, dtype: np.dtype[Any], pointers: Sequence[str], numbers: Sequence[str], m: Size, n: Size, k: Size) -> None:
+    def _in_blocks(self, kind: str, dtype: np.dtype[Any], pointers: Sequence[str], numbers: Sequence[str], m: Size, n: Size, k: Size,
+                   tiles: bool = False, paneled: bool = False) -> None:
         """A large product: the longer side of C is shared out, and each chunk packs what it needs."""
-        f, shape = self.f, Shape(kind, self.target)
-        name = self.made(paired_module if has_pairs(kind, self.target) else blocked_module, kind, self.target)
+        f, shape = self.f, amx.Shape(kind, self.target) if tiles else Shape(kind, self.target)
+        blocked = paneled_module if paneled else paired_module if has_pairs(kind, self.target) else blocked_module
+        name = self.made(amx.tiled_module if tiles else blocked, kind, self.target)
         self.module.declare(name, _PRODUCT)
         nbytes = (shape.scratch * shape.bytes + 63) // 64 * 64
         most = most_chunks()
@@ -278,8 +307,8 @@ class Multiplying:
 
         def parallel() -> None:
             per = (count + threads - 1).udiv(threads).maximum((count + (most - 1)).udiv(most)).maximum(LEAST_CHUNK)
-            grain = select(wide, f.const(shape.columns, "i64"), f.const(shape.rows, "i64"))
-            per = (per + grain - 1).udiv(grain) * grain
+            across, down = (shape.columns, shape.rows) if isinstance(shape, amx.Shape) else (shape.columns if paneled else shape.lanes, 1)
+            per = select(wide, (per + (across - 1)).udiv(across) * across, (per + (down - 1)).udiv(down) * down)
             more = [f"i64 {per.ref}", f"ptr {scratch}", f"i64 {nbytes}", f"i64 {wide.to('i64', signed=False).ref}", f"i64 {dtype.itemsize}"]
             self._share("blocks", [*what.slots(), *more], (count + per - 1).udiv(per))
 

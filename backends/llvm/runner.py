@@ -18,6 +18,7 @@ import numpy as np
 from graphc import dims
 from graphc.backends import Options, reraise
 from graphc.backends.llvm import door as native_door
+from graphc.backends.llvm.amx import with_tiles
 from graphc.backends.llvm.driver import Writer
 from graphc.backends.llvm.engine import engine
 from graphc.backends.llvm.pool import pool
@@ -52,7 +53,7 @@ class Native:
         for n, part in enumerate(natives):
             writer.stretch(f"NAME_{n}", part)
         self.nbytes = program.arena + writer.scratch
-        for size in (self.nbytes, *program.guards, *(n for k in program.roots for n in program.slabs[k].shape)):
+        for size in (self.nbytes, *program.guards, *(n for k in program.roots for n in program.slabs[k].array.shape)):
             writer.slot(size)
         self.work = native_door.work_formula(program)
         for size in (self.work, *native_door.door_sizes(program, writer.formulas)):
@@ -91,7 +92,7 @@ class _Sizes:
         symbols = np.array([*values, 0], np.int64)
         native.sizes(symbols.ctypes.data, self.address)
         self.nbytes = int(self.table[slot[native.nbytes]])
-        self.shapes = [tuple([int(self.table[slot[n]]) for n in program.slabs[k].shape]) for k in program.roots]
+        self.shapes = [tuple([int(self.table[slot[n]]) for n in program.slabs[k].array.shape]) for k in program.roots]
         self.good = all(self.table[slot[g]] == 0 for g in program.guards)
 
 
@@ -100,7 +101,7 @@ class LlvmRunner:
 
     def __init__(self, program: Program, options: Options, target: Target | None = None) -> None:
         self.program, self.name, self.options = program, options.name, options
-        self.native = Native(program, target or host(), options.profile)
+        self.native = Native(program, with_tiles(target or host(), options), options.profile)
         self.known: dict[tuple[int, ...], _Sizes] = {}
         self.arenas: list[Array] = []
         self.lock = threading.Lock()
@@ -108,7 +109,7 @@ class LlvmRunner:
         self.loaded = self.native.loaded
         self.clock = 0  # where a profiled driver adds up its times
         self.constants = [(s.id, s.data.ctypes.data) for s in program.slabs if s.place == "constant"]
-        self.results = [np.dtype(program.slabs[k].dtype) for k in program.roots]
+        self.results = [program.slabs[k].array.dtype for k in program.roots]
         self.make = native_door.Results(self.results)
         self._careful: ReferenceRunner | None = None
 
@@ -168,9 +169,9 @@ class LlvmRunner:
             self.arenas.append(arena)
         return [results[k] for k in program.roots]
 
-    def entry(self, door: Any, structure: Any, careful: Callable[..., Any]) -> Callable[..., Any] | None:
-        """The C function that calls enter (docs/door.md), or None."""
-        return None if self.options.profile else native_door.entry(self, door, structure, careful)
+    def entry(self, door: Any, structure: Any, careful: Callable[..., Any], kept: Any = None) -> Callable[..., Any] | None:
+        """The C function that calls enter (docs/door.md), or None; ``kept``: a KeptRunner before this one."""
+        return None if self.options.profile else native_door.entry(self, door, structure, careful, kept)
 
     def careful(self, arguments: Sequence[Array], env: Mapping[Symbol, int]) -> list[Array]:
         """Node by node, for a call that something is wrong with: the error names the op and the user's line."""
@@ -207,7 +208,7 @@ class LlvmRunner:
     # -- call-outs ----------------------------------------------------------------------------
 
     def _call_out(self, step: CallOut, slabs: Array, arena: int, env: Mapping[Symbol, int], made: dict[int, Array]) -> None:
-        operands = [self._operand(view, slabs, arena, env) for view in step.inputs]
+        operands = [self._operand(view, v.type.dtype, slabs, arena, env) for view, v in zip(step.inputs, step.node.inputs, strict=True)]
         try:
             results = run_node(step.node, operands, env)
         except Exception as error:
@@ -215,13 +216,13 @@ class LlvmRunner:
         for k, value in zip(step.outputs, results, strict=True):
             # a view of an operand would see the arena change; a user's op may keep what it gives
             value = np.array(value, order="C") if step.node.op.view or is_foreign(step.node.op) else np.asarray(value, order="C")
-            want = tuple([dims.evaluate(n, env) for n in self.program.slabs[k].shape])
+            want = tuple([dims.evaluate(n, env) for n in self.program.slabs[k].array.shape])
             if value.shape != want:
                 raise InternalError(f"{step.node.op.name}.forward gave the shape {value.shape} where infer says {want}", step.node.origin)
             made[k] = value
             slabs[k] = value.ctypes.data
 
-    def _operand(self, view: View, slabs: Array, arena: int, env: Mapping[Symbol, int]) -> Array:
+    def _operand(self, view: View, dtype: np.dtype[Any], slabs: Array, arena: int, env: Mapping[Symbol, int]) -> Array:
         """The array that a view describes."""
         s = self.program.slabs[view.slab]
 
@@ -231,13 +232,13 @@ class LlvmRunner:
         shape = tuple([number(n) for n in view.shape])
         strides = tuple([number(n) * s.dtype.itemsize for n in view.strides])
         if 0 in shape:
-            return np.zeros(shape, s.dtype)
+            return np.zeros(shape, dtype)
         base = arena + number(s.offset) if s.place == "arena" else int(slabs[view.slab])
         address = base + number(view.offset) * s.dtype.itemsize
         low = sum((n - 1) * t for n, t in zip(shape, strides, strict=True) if t < 0)
-        high = sum((n - 1) * t for n, t in zip(shape, strides, strict=True) if t > 0) + s.dtype.itemsize
+        high = sum((n - 1) * t for n, t in zip(shape, strides, strict=True) if t > 0) + dtype.itemsize
         memory: Any = (ctypes.c_char * (high - low)).from_address(address + low)
-        found: Array = np.ndarray(shape, s.dtype, memory, -low, strides)
+        found: Array = np.ndarray(shape, dtype, memory, -low, strides)
         found.flags.writeable = False
         return found
 

@@ -27,12 +27,16 @@ class Target:
         cpu: LLVM's name of the processor.
         features: the features that it has, in LLVM's spelling ("avx512f", "avx2", "neon").
         bits: width of the vectors that the emitter writes.
+        tiles: kinds of numbers that large products use tiles for (amx.py).
+        emulated: write what tiles do in plain code, for tests on processors that have none.
     """
 
     triple: str
     cpu: str
     features: frozenset[str]
     bits: int
+    tiles: frozenset[str] = frozenset()
+    emulated: bool = False
 
     def has(self, feature: str) -> bool:
         return feature in self.features
@@ -60,7 +64,8 @@ class Target:
     @property
     def key(self) -> str:
         """All of it as one line: part of the key of every cached object."""
-        return f"{self.triple} {self.cpu} {self.bits} {' '.join(sorted(self.features))}"
+        tiles = "".join(f" tiles:{kind}" for kind in sorted(self.tiles)) + (" emulated" if self.emulated else "")
+        return f"{self.triple} {self.cpu} {self.bits} {' '.join(sorted(self.features))}{tiles}"
 
     def without(self, *features: str) -> Target:
         """The same processor without these features (and what they imply), for tests and for old machines."""

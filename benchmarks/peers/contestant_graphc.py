@@ -134,6 +134,13 @@ FORMULAS: dict[str, Callable[..., Any]] = {
 }
 
 
+@BUILDERS.row("layer")
+def layer(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    """The weights are state, which is what they are in a model."""
+    x = variables({"x": inputs["x"]})
+    return compiled({"x": inputs["x"]}, x, dense(x["x"], gc.shared(inputs["w"], "w").T, gc.shared(inputs["b"], "b")))
+
+
 @BUILDERS.row(*FORMULAS)
 def formula(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
     v = variables(inputs)

@@ -113,6 +113,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "matmul": lambda a, b, form: (a.swapaxes(-1, -2) if form == "atb" else a) @ (b.swapaxes(-1, -2) if form == "abt" else b),
     "conv_step": conv_step,
     "dense": dense,
+    "layer": lambda x, w, b: dense(x, w.T, b),
     "dense_step": with_gradients(dense),
     "dense_gelu": lambda x, w, b, residual: jax.nn.gelu(x @ w + b, approximate=False) + residual,
     "product_chain": product_chain,

@@ -123,6 +123,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "attention": attention,
     "attention_step": attention_step,
     "dense": dense,
+    "layer": lambda x, w, b: dense(x, w.T, b),
     "dense_step": dense_step,
     "dense_gelu": dense_gelu,
     "product_chain": product_chain,

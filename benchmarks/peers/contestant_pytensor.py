@@ -146,6 +146,14 @@ def formula(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
     return Built(f, args, fetch)
 
 
+@BUILDERS.row("layer")
+def layer(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
+    """The weights are state."""
+    x = variables({"x": inputs["x"]})
+    w, b = (pytensor.shared(inputs[k], k, shape=inputs[k].shape) for k in ("w", "b"))
+    return Built(function(list(x.values()), dense(x["x"], w.T, b)), (inputs["x"],), fetch)
+
+
 @BUILDERS.row("mlp")
 def mlp(kind: str, inputs: Arrays, params: dict[str, Any]) -> Built:
     data = {k: inputs[k] for k in ("x", "labels")}

@@ -81,6 +81,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "max": lambda x: x.max(),
     "matmul": lambda a, b, form: (a.mT if form == "atb" else a) @ (b.mT if form == "abt" else b),
     "dense": dense,
+    "layer": lambda x, w, b: torch.relu(functional.linear(x, w, b)),
     "dense_gelu": lambda x, w, b, residual: functional.gelu(torch.addmm(b, x, w)) + residual,
     "product_chain": product_chain,
 }

@@ -9,6 +9,7 @@ from workload import Array, Arrays, Maker, Workload, normal
 SIZES = ((128, 784, 512), (1024, 512, 512), (1024, 1024, 1024), (32, 4096, 1024))  # m, k, n
 STEPS = 3  # of the product in an update
 LINKS = 64  # of a chain of products
+LAYERS = ((1, 1024, 1024), (8, 1024, 1024), (32, 4096, 1024), (128, 784, 512))  # m, k, n of layers whose weights stay from call to call
 
 
 # ---- references ------------------------------------------------------------------------------------------------------
@@ -27,6 +28,11 @@ def dense_step(x: Array, w: Array, b: Array, g: Array) -> list[Array]:
 def dense_gelu(x: Array, w: Array, b: Array, residual: Array) -> list[Array]:
     h = x @ w + b
     return [h * normal_cdf(h) + residual]
+
+
+def layer(x: Array, w: Array, b: Array) -> list[Array]:
+    """The weight is (n_out, n_in), as PyTorch keeps it."""
+    return [np.maximum(x @ w.T + b, 0)]
 
 
 def product_update(x: Array, g: Array, w: Array) -> list[Array]:
@@ -84,6 +90,7 @@ def rows() -> list[Workload]:
                   Workload(f"{name}/gradients", 19, "dense_step", _dense_inputs(m, k, n, True), dense_step, tolerance=2e-5)]
     found += [Workload(f"dense_gelu/{m}x{k}x{n}", 19, "dense_gelu", normal(x=(m, k), w=(k, n), b=(n,), residual=(m, n)), dense_gelu, tolerance=2e-5)
               for m, k, n in SIZES]
+    found += [Workload(f"layer/{m}x{k}x{n}", 19, "layer", normal(x=(m, k), w=(n, k), b=(n,)), layer, tolerance=2e-5) for m, k, n in LAYERS]
     found += [Workload(f"product_update/{m}x{k}x{n}", 19, "product_update", normal(x=(m, k), g=(m, n), w=(k, n)), product_update, tolerance=2e-5, steps=STEPS)
               for m, k, n in SIZES]
     found.append(Workload("matmul/512x512x512/ab/bfloat16", 19, "matmul_bfloat16", _bfloat_inputs, matmul, tolerance=5e-3, params={"form": "ab"},

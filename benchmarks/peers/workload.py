@@ -17,6 +17,9 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 Maker = Callable[[np.random.Generator], Arrays]
 
+#: kind of a dtype -> that in which the answers are computed
+WIDE = {"f": np.float64, "c": np.complex128}
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -41,8 +44,8 @@ class Workload:
         return self.inputs(np.random.default_rng(7))
 
     def expected(self, inputs: Arrays) -> list[Array]:
-        """The answers in float64."""
-        wide = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in inputs.items()}
+        """The answers in float64 (complex128)."""
+        wide = {k: v.astype(WIDE.get(v.dtype.kind, v.dtype)) for k, v in inputs.items()}
         return [np.asarray(v) for v in self.reference(**wide, **self.params)]
 
     def traffic(self, inputs: Arrays, outputs: Sequence[Array]) -> tuple[int, int]:
@@ -51,7 +54,10 @@ class Workload:
 
 
 def normal(dtype: str = "float32", **shapes: tuple[int, ...]) -> Maker:
-    return lambda rng: {k: np.asarray(rng.normal(size=s), dtype) for k, s in shapes.items()}
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        re = rng.normal(size=shape)
+        return np.asarray(re + 1j * rng.normal(size=shape) if dtype.startswith("complex") else re, dtype)
+    return lambda rng: {k: draw(rng, s) for k, s in shapes.items()}
 
 
 def uniform(low: float, high: float, dtype: str = "float32", **shapes: tuple[int, ...]) -> Maker:
@@ -68,7 +74,7 @@ def error_of(workload: Workload, expected: Sequence[Array], got: Sequence[Array]
             return f"result {i} is {value.dtype}{list(value.shape)}, expected {workload.dtype}{list(right.shape)}", math.inf, None
         if not np.isfinite(value).all():
             return f"result {i} is not finite", math.inf, None
-        distance = np.abs(value.astype(np.float64) - right)
+        distance = np.abs(value.astype(WIDE.get(value.dtype.kind, np.float64)) - right)
         scale = np.abs(right) + np.abs(right).mean()
         worst = max(worst, float((distance / np.maximum(scale, 1e-300)).max(initial=0.0)))
         if workload.ulp:

@@ -124,17 +124,20 @@ PRODUCTS = (("ab", (4, 4, 4)), ("ab", (16, 16, 16)), ("ab", (64, 64, 64)), ("ab"
 BATCHES = (("abt", 64, (128, 64, 128)), ("ab", 64, (128, 128, 64)), ("ab", 512, (16, 16, 16)))
 DOUBLE = (("ab", (16, 16, 16)), ("ab", (256, 256, 256)), ("ab", (1024, 1024, 1024)), ("ab", (128, 784, 512)), ("atb", (784, 128, 512)), ("abt", (128, 512, 784)))
 
+COMPLEX = (("ab", (64, 64, 64)), ("ab", (256, 256, 256)), ("ab", (1024, 1024, 1024)), ("abt", (256, 256, 256)))
+
 
 def _product(form: str, sizes: tuple[int, int, int], dtype: str, batch: tuple[int, ...] = ()) -> Workload:
     m, k, n = sizes
     shapes = {"a": (*batch, *((k, m) if form == "atb" else (m, k))), "b": (*batch, *((n, k) if form == "abt" else (k, n)))}
     name = f"matmul/{'x'.join(map(str, (*batch, *sizes)))}/{form}/{dtype}"
-    return Workload(name, 15, "matmul", normal(dtype, **shapes), matmul, dtype, 1e-4 if dtype == "float32" else 1e-12, {"form": form})
+    return Workload(name, 15, "matmul", normal(dtype, **shapes), matmul, dtype, 1e-4 if dtype in ("float32", "complex64") else 1e-12, {"form": form})
 
 
 def _products() -> list[Workload]:
     return [*[_product(form, sizes, "float32") for form, sizes in PRODUCTS], *[_product(form, sizes, "float32", (n,)) for form, n, sizes in BATCHES],
-            *[_product(form, sizes, "float64") for form, sizes in DOUBLE]]
+            *[_product(form, sizes, "float64") for form, sizes in DOUBLE],
+            *[_product(form, sizes, dtype) for dtype in ("complex64", "complex128") for form, sizes in COMPLEX]]
 
 
 def _convolutions() -> list[Workload]:

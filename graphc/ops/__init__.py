@@ -13,6 +13,7 @@ from graphc.ops import (
     broadcasting,
     choosing,
     comparison,
+    complexes,
     contraction,
     control,
     convolution,
@@ -33,7 +34,7 @@ from graphc.ops import (
 
 _FILES = (
     core, broadcasting, arithmetic, comparison, choosing, transcendental, special, reduction, softmaxes, contraction,
-    movement, joining, creation, indexing, control, looping, placeholders, windows, convolution, sliding,
+    movement, joining, creation, indexing, control, looping, placeholders, windows, convolution, sliding, complexes,
 )
 
 

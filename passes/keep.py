@@ -1,0 +1,138 @@
+"""``keep``: what depends only on state that the function does not change is computed once per change of the state.
+
+What it promises: the same values, bit for bit, by the same ops on the same operands; no more memory than the state itself takes.
+
+A weight of several megabytes is laid out in panels as the products of blocks read it, [k / deep, n / width, deep, width]: the product is an einsum
+then, which lowers to a contraction.
+
+Kept are expressions of such state (a weight cast, masked, normalised; two weights multiplied or joined), and the right operand of a
+product where the product would lay it out anew in each call: ``x @ w.T``.  The graph gets a leaf in its place (graphc/kept.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from graphc import dims
+from graphc.errors import on_behalf_of
+from graphc.ir import Graph, Node, Shared, Var, apply, rebuild
+from graphc.kept import KeptState
+from graphc.ops.contraction import einsum_op
+from graphc.ops.core import constant_op
+from graphc.ops.movement import reshape, transpose
+from graphc.passes.context import Context, Rewrite
+from graphc.passes.convolving import PANELED
+
+__all__ = ["keep"]
+
+#: bytes from which on it is worth a leaf; rows of a product from which on it lays out its right operand
+LEAST_BYTES, LEAST_ROWS = 1 << 14, 4
+#: ops that show their operand's elements under other axes
+#: bytes of a weight from which on it is laid out in panels; or bytes that its rows lie apart, or a multiple of them, and how many rows
+LARGE_BYTES, FAR_BYTES, FAR_ROWS = 12 << 20, 4096, 256
+VIEWS = frozenset({"transpose", "expand_dims", "squeeze", "reshape", "broadcast_to", "flip"})
+KINDS = frozenset({"elementwise", "reduction", "movement", "indexing", "contraction"})
+
+
+def keep(graph: Graph, context: Context) -> Graph:
+    """See the module's docstring; for backends that run programs."""
+    if not context.native:
+        return graph
+    changed = {s.container for s, _ in graph.updates}
+    still = [s for s in graph.shared if s.container not in changed and all(isinstance(n, int) for n in s.type.shape)]
+    nodes = graph.nodes
+    fixed: dict[Var, dict[Shared, None]] = {s: {s: None} for s in still}  # and the state that it depends on
+    for node in nodes:
+        if node.op is constant_op:
+            fixed[node.outputs[0]] = {}
+        elif node.inputs and _plain(node) and all(v in fixed for v in node.inputs):
+            sources = {s: None for v in node.inputs for s in fixed[v]}
+            fixed.update(dict.fromkeys(node.outputs, sources))
+    table: dict[Var, Var] = {}
+    products: dict[Node, tuple[int, int, int, int]] = {}
+    for node in nodes:
+        if any(v in fixed for v in node.outputs):
+            continue
+        for position, v in enumerate(node.inputs):
+            if fixed.get(v):
+                shape = _panels(v, node, position, context)
+                if shape is not None:
+                    products[node] = shape
+                else:
+                    _kept(v, node, position, fixed, table)
+    if not table and not products:
+        return graph
+    leaves: dict[tuple[Var, Sequence[int]], Var] = {}
+
+    def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
+        shape = products.get(node)
+        if shape is None:
+            return None
+        w = node.inputs[1]
+        if (w, shape) not in leaves:
+            leaves[w, shape] = KeptState(transpose(reshape(w, shape), (0, 2, 1, 3)), _name(fixed[w], "panels"), w.origin)
+        found = _paneled(inputs[0], leaves[w, shape], node)
+        context.log.append(Rewrite("keep", node.outputs[0], found))
+        return (found,)
+
+    for v, leaf in table.items():
+        context.log.append(Rewrite("keep", v, leaf))
+    return graph.with_roots(rebuild(graph.roots, table, visit=visit))
+
+
+def _panels(v: Var, node: Node, position: int, context: Context) -> tuple[int, int, int, int] | None:
+    """The shape of a weight of which a product reads panels: [k / deep, deep, n / width, width]."""
+    form = context.panels(v.type.dtype)
+    if form is None or node.op.name != "matmul" or position != 1 or v.type.ndim != 2:
+        return None
+    (k, n), rows, (most, width) = v.type.shape, node.inputs[0].type.shape[-2], form
+    if not isinstance(k, int) or not isinstance(n, int) or (isinstance(rows, int) and rows < LEAST_ROWS) or n == 0 or n % width:
+        return None
+    apart, itemsize = n * v.type.dtype.itemsize, v.type.dtype.itemsize
+    if k * apart < LARGE_BYTES and (apart % FAR_BYTES or k < FAR_ROWS * 4 // itemsize):
+        return None
+    deep = max(d for d in range(1, min(most, k) + 1) if k % d == 0)
+    return (k // deep, deep, n // width, width) if 4 * deep >= most else None
+
+
+def _paneled(x: Var, panels: Var, node: Node) -> Var:
+    """The product as an einsum."""
+    blocks, count, deep, width = panels.type.shape
+    with on_behalf_of(node.origin):
+        rows = reshape(x, (dims.product(x.type.shape[:-1]), blocks, deep))
+        found = apply(einsum_op, rows, panels, subscripts=PANELED)
+        return reshape(found, (*x.type.shape[:-1], count * width))
+
+
+def _name(sources: Iterable[Shared], what: str) -> str:
+    return "_".join([*(s.name for s in sources if s.name), what])
+
+
+def _plain(node: Node) -> bool:
+    """Is it the same whenever it is computed, of known size, and cannot fail?"""
+    return node.op.pure and not node.op.placeholder and node.op.kind in KINDS and node.op.name != "within" and all(
+        isinstance(n, int) for v in node.outputs for n in v.type.shape)
+
+
+def _kept(v: Var, node: Node, position: int, fixed: dict[Var, dict[Shared, None]], table: dict[Var, Var]) -> None:
+    """Put a leaf for what ``node`` reads into the table, if that pays."""
+    base = v
+    while base.node is not None and base.node.op.name in VIEWS:
+        base = base.node.inputs[0]
+    if base.node is None or base.node.op is constant_op:
+        if v is base or not _laid_out(v, node, position):
+            return
+        base = v
+    nbytes = dims.product(base.type.shape) * base.type.dtype.itemsize
+    have = [dims.product(s.type.shape) * s.type.dtype.itemsize for s in fixed[base]]
+    if base in table or not isinstance(nbytes, int) or not LEAST_BYTES <= nbytes <= sum(n for n in have if isinstance(n, int)):
+        return
+    table[base] = KeptState(base, _name(fixed[base], "kept"), base.origin)
+
+
+def _laid_out(v: Var, node: Node, position: int) -> bool:
+    """Does a product read a matrix column by column, and so copies it first?"""
+    if node.op.name != "matmul" or position != 1 or v.type.ndim != 2 or v.node is None or v.node.op.name != "transpose":
+        return False
+    rows, columns = node.inputs[0].type.shape[-2], v.type.shape[-1]
+    return not (isinstance(rows, int) and rows < LEAST_ROWS) and columns != 1
