@@ -29,8 +29,8 @@ __all__ = ["keep"]
 LEAST_BYTES, LEAST_ROWS = 1 << 14, 4
 #: ops that show their operand's elements under other axes
 #: bytes of a weight from which on it is laid out in panels; or bytes that its rows lie apart, or a multiple of them, and how many rows
-LARGE_BYTES, FAR_BYTES, FAR_ROWS = 12 << 20, 4096, 256
-VIEWS = frozenset({"transpose", "expand_dims", "squeeze", "reshape", "broadcast_to", "flip"})
+LARGE_BYTES, FAR_BYTES, FAR_ROWS = 8 << 20, 4096, 256
+VIEWS = frozenset({"transpose", "expand_dims", "squeeze", "reshape", "broadcast_to", "flip", "real", "imag", "view_as_real", "view_as_complex"})
 KINDS = frozenset({"elementwise", "reduction", "movement", "indexing", "contraction"})
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Multiplying", "kind_of", "most_chunks"]
 
 #: bytes of B from which blocks pay, and rows and columns of C below which they never do
-LARGE, LEAST_ROWS, LEAST_COLUMNS = 12 << 20, 24, 48
+LARGE, LEAST_ROWS, LEAST_COLUMNS = 8 << 20, 24, 48
 #: rows of A this far apart share few places of a cache: blocks pay from so many of them, and so many rows of C, on
 PAGE, FAR, FAR_ROWS = 4096, 256, 96
 #: sums from which pairs pay
