@@ -36,7 +36,8 @@ from graphc.ops.complexes import complex_of_op, sifted_product_op, view_as_compl
 from graphc.ops.contraction import label_sizes, matmul_op, roles, split, swapped
 from graphc.ops.core import cast, constant, constant_value, is_door
 from graphc.ops.indexing import subtensor
-from graphc.ops.movement import expand_dims, reshape, transpose, transpose_op
+from graphc.ops.joining import concatenate
+from graphc.ops.movement import expand_dims, reshape, squeeze, transpose, transpose_op
 from graphc.ops.reduction import sum as sum_
 from graphc.ops.slicing import WHOLE
 from graphc.ops.transcendental import hypot
@@ -291,6 +292,8 @@ def _product(a: Var, b: Var, mirrored: bool = False) -> Var:
     if 1 in (a.type.shape[-2], a.type.shape[-1], n) and a.type.shape[:-2] == b.type.shape[:-2]:
         return _thin(a, b)
     (a, turned_a), (b, turned_b) = _conjugate(a), _conjugate(b)
+    if _is_transpose(b) and not _is_turned(a) and not _few(n, a.type.shape[-2]):
+        return _with_transpose(_conjugated(a, turned_a), _swapped(b), turned_b)
     if _is_turned(b) and (_is_turned(a) or _few(a.type.shape[-2], n)) and not mirrored:  # so that the smaller one is laid out anew, or none
         y = _product(_conjugated(_swapped(b), turned_b), _conjugated(_swapped(a), turned_a), mirrored=True)
         return _complex(*(swapped(part) for part in parts(y)))
@@ -306,6 +309,29 @@ def _product(a: Var, b: Var, mirrored: bool = False) -> Var:
     im = (sub if turned_a else add)(imag(t0), real(t1)) if not turned_b else (
         neg(add(imag(t0), real(t1))) if turned_a else sub(real(t1), imag(t0)))
     return _complex(re, im)
+
+
+def _with_transpose(a: Var, b: Var, conjugate: bool) -> Var:
+    """``a @ b.T``, or with the conjugate of ``b``: what lies along a row of ``b``, re, im, re, im, ..., is what is summed over.
+
+        re    the sum of  re a, -im a, re a, -im a, ...  times it
+        im                im a,  re a, im a,  re a, ...
+    """
+    re, im = parts(a)
+    pairs = [(re, im), (im, neg(re))] if conjugate else [(re, neg(im)), (im, re)]
+    k = a.type.shape[-1]
+    lines = [expand_dims(reshape(apply(view_as_real_op, _complex(*pair)), (*a.type.shape[:-1], 2 * k)), (0,)) for pair in pairs]
+    left, rank = concatenate(lines, 0), a.type.ndim
+    if b.type.ndim > rank:
+        left = expand_dims(left, tuple(range(1, 1 + b.type.ndim - rank)))
+    t = apply(matmul_op, left, swapped(reshape(apply(view_as_real_op, b), (*b.type.shape[:-1], 2 * k))))
+    return _complex(*(squeeze(subtensor(t, ((part, part + 1, 1), *[WHOLE] * (t.type.ndim - 1))), (0,)) for part in (0, 1)))
+
+
+def _is_transpose(v: Var) -> bool:
+    """Is it the transpose of what lies in memory in order?"""
+    n = v.type.ndim
+    return v.node is not None and v.node.op is transpose_op and v.node.attrs["axes"] == (*range(n - 2), n - 1, n - 2) and not _is_turned(v.node.inputs[0])
 
 
 def _conjugate(v: Var) -> tuple[Var, bool]:
