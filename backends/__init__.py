@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.dims import Symbol
 from graphc.errors import GraphcError, GraphcIndexError, GraphcTypeError, GraphcValueError
-from graphc.ir import Array, Graph, Node
+from graphc.ir import Array, Graph, Node, updating
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,6 @@ class Backend(Protocol):
 
     def compile(self, graph: Graph, plan: Any, options: Options) -> Runner: ...
 
-
-#: one element for each updating call that is on its way through graphc/binding.py; a native door looks at its length
-updating: list[object] = []
 
 #: name -> module; the door to the backends
 BACKENDS: dict[str, str] = {

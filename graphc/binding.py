@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from graphc import dims, dtypes
-from graphc.backends import updating
 from graphc.dims import Dim, Size, Symbol
 from graphc.errors import GraphcTypeError, GraphcValueError, Origin
-from graphc.ir import Array, Container, Graph, Relation, Shared, Type, Var
+from graphc.ir import Array, Container, Graph, Relation, Shared, Type, Var, updating
 
 Runner = Callable[[Sequence[Array], Mapping[Symbol, int]], list[Array]]
 

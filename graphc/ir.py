@@ -34,7 +34,7 @@ from graphc.errors import UNKNOWN, GraphcError, GraphcTypeError, GraphcValueErro
 
 __all__ = [
     "Graph", "Node", "Op", "Relation", "Shared", "Type", "Var", "ancestors", "apply", "attrs_key", "concrete",
-    "leaves", "make_node", "normal", "rebuild", "toposort",
+    "leaves", "make_node", "normal", "rebuild", "toposort", "updating",
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -159,21 +159,34 @@ class Var:
         eval: Callable[..., Any]
 
 
+#: one element for each call on its way that changes storage in Python: an updating one (graphc/binding.py), a look that lends (graphc/variables.py).
+#: A native door looks at its length: native calls then take locks
+updating: list[object] = []
+
+
 class Container:
     """The storage behind a shared variable; several may look at one."""
 
     __slots__ = ("lent", "lock", "value")
 
     def __init__(self, value: Array, lent: bool = False) -> None:
-        self.value = value
-        self.lent = lent  # the user has the array too, and may write into it
+        self.put(value, lent)
         self.lock = threading.RLock()  # held by calls that update it, so that they take turns
 
     def __getstate__(self) -> Array:
         return self.value
 
     def __setstate__(self, value: Array) -> None:
-        self.value, self.lent, self.lock = value, False, threading.RLock()
+        self.put(value)
+        self.lock = threading.RLock()
+
+    def put(self, value: Array, lent: bool = False) -> None:
+        """A new value; ``lent``: the user has the array too, and may write into it."""
+        self.value, self.lent = value, weakref.ref(value) if lent else None
+
+    def lends(self, value: Array) -> bool:
+        """May the user write into this value?"""
+        return self.lent is not None and self.lent() is value
 
 
 class Shared(Var):

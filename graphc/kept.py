@@ -61,7 +61,7 @@ class KeptRunner:
         with self.lock:
             if not self.seen or any(a is not b for a, b in zip(state, self.seen, strict=True)):
                 made = self.recipes(state, {})
-                if any(c.lent for c in self.sources):
+                if any(c.lends(a) for c, a in zip(self.sources, state, strict=True)):
                     return list(made)
                 self.tell(())  # nobody takes one state's values for another's meanwhile
                 for s, value in zip(self.kept, made, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 from graphc import dims, dtypes
 from graphc.dims import Size
 from graphc.errors import GraphcTypeError, GraphcValueError, here
-from graphc.ir import Array, Container, Shared, Type, Var
+from graphc.ir import Array, Container, Shared, Type, Var, updating
 from graphc.ops.core import to_array
 from graphc.settings import config
 
@@ -95,19 +95,21 @@ class SharedVariable(Shared):
         container = self.container
         if not borrow:
             return container.value.copy()
-        with container.lock:
-            value = container.value
-            if not container.lent:
-                container.lent = True
-                container.value = value.view()  # for whoever keeps what was made of it (graphc/kept.py), another array from now on
-            return value
+        token = object()
+        updating.append(token)
+        try:
+            with container.lock:
+                if not container.lends(container.value):
+                    container.put(container.value.view(), True)  # for whoever keeps what was made of it (graphc/kept.py), another array from now on
+                return container.value
+        finally:
+            updating.remove(token)
 
     def set_value(self, value: Any, borrow: bool = False) -> None:
         """Replace the value.  TypeError/ValueError, and no change, if it does not fit the type."""
         new = fit_shared(value, self.type, self.describe(), borrow)
         with self.container.lock:
-            self.container.lent = self.container.lent or borrow
-            self.container.value = new
+            self.container.put(new, borrow)
 
 
 def fit_shared(value: Any, type: Type, what: str, borrow: bool = False) -> Array:

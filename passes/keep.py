@@ -27,10 +27,11 @@ __all__ = ["keep"]
 
 #: bytes from which on it is worth a leaf; rows of a product from which on it lays out its right operand
 LEAST_BYTES, LEAST_ROWS = 1 << 14, 4
-#: ops that show their operand's elements under other axes
 #: bytes of a weight from which on it is laid out in panels; or bytes that its rows lie apart, or a multiple of them, and how many rows
 LARGE_BYTES, FAR_BYTES, FAR_ROWS = 8 << 20, 4096, 256
+#: ops that show their operand's elements, or parts of them, under other axes
 VIEWS = frozenset({"transpose", "expand_dims", "squeeze", "reshape", "broadcast_to", "flip", "real", "imag", "view_as_real", "view_as_complex"})
+#: ops that may be computed ahead
 KINDS = frozenset({"elementwise", "reduction", "movement", "indexing", "contraction"})
 
 

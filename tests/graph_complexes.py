@@ -26,10 +26,10 @@ def _complex(b: Builder, rank: int = 0) -> Value | None:
 @operation(4)
 def complex_numbers(b: Builder) -> Any:
     """Two real values as one."""
-    a = b.value("f")
-    c = b.partner(a, "f") if a is not None else None
-    if a is None or c is None:
+    found = b.two("f")
+    if found is None:
         return None
+    a, c = found
     dtype = b.pick(["complex128", "complex64"])
     return gc.cast(a.var, dtype) + gc.cast(c.var, dtype) * b.pick([1j, 1j, -2j])
 

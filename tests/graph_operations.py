@@ -124,10 +124,10 @@ def unary_exact(b: Builder) -> Any:
 
 @operation(2)
 def binary_function(b: Builder) -> Any:
-    a = b.value("f")
-    c = b.partner(a, "f") if a is not None else None
-    if a is None or c is None:
+    found = b.two("f")
+    if found is None:
         return None
+    a, c = found
     fn = b.pick([gc.hypot, gc.arctan2, gc.logaddexp, lambda x, y: gc.power(gc.abs(x) + 0.5, y), lambda x, y: gc.xlogy(x, gc.abs(y) + 0.5), lambda x, y: gc.copysign(x, number(y))])
     return fn(a.var, c.var)
 
@@ -252,10 +252,10 @@ def complex_parts(b: Builder) -> Any:
 @operation(12)
 def pattern(b: Builder) -> Any:
     """Expressions as people write them, for which the passes have rules."""
-    a = b.value("f")
-    c = b.partner(a, "f") if a is not None else None
-    if a is None or c is None:
+    found = b.two("f")
+    if found is None:
         return None
+    a, c = found
     x, y = a.var, c.var
     one = b.pick([1, 1.0, 1.0])
     return b.pick([

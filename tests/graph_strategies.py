@@ -173,6 +173,12 @@ class Builder:
                 return False
         return self.value(kinds, fits, exact)
 
+    def two(self, kinds: str) -> tuple[Value, Value] | None:
+        """Two values whose shapes broadcast."""
+        a = self.value(kinds)
+        c = self.partner(a, kinds) if a is not None else None
+        return None if a is None or c is None else (a, c)
+
     def positions(self, size: int, shape: tuple[int, ...]) -> Any:
         """Integer positions on an axis of ``size``, some negative: a constant array, or one of the pool."""
         def fits(v: Value) -> bool:

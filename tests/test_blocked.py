@@ -21,21 +21,25 @@ SMALL = {"PANEL_BYTES": 4096, "BLOCK_BYTES": 16 << 10, "SLICE_BYTES": 32 << 10} 
 
 
 @functools.cache
-def compiled(kind: str, target: Target, small: bool) -> tuple[Any, Shape, Any]:
+def compiled(kind: str, target: Target) -> tuple[Any, Shape, Any]:
     """(the product, the sizes of its blocks, what must stay alive)."""
-    with mock.patch.multiple(blocked, **(SMALL if small else {})):
+    with mock.patch.multiple(blocked, **SMALL):
         make, numbers_ = (paired_module, "bf16") if kind == "pairs" else (blocked_module, kind)
         (name, text), shape = make(numbers_, target), Shape(numbers_, target)
     main, engine = loaded(name, text, target)
     return main, shape, engine
 
 
-def product(kind: str, target: Target, a: np.ndarray, b: np.ndarray, chunks: Any = None, small: bool = True) -> np.ndarray:
+def product(kind: str, target: Target, a: np.ndarray, b: np.ndarray, chunks: Any = None) -> np.ndarray:
+    main, shape, _ = compiled(kind, target)
+    return framed(main, a, b, np.full(shape.scratch + 1, 77, WORK.get(kind, a.dtype)), chunks)
+
+
+def framed(main: Any, a: np.ndarray, b: np.ndarray, scratch: np.ndarray, chunks: Any) -> np.ndarray:
+    """``a @ b`` by a function with the interface of ``blocked_module``; checks that nothing beside the result and the scratch memory is written."""
     (m, k), n = a.shape, b.shape[1]
-    main, shape, _ = compiled(kind, target, small)
     whole = np.full((m + 2) * (n + 3), 77).astype(a.dtype).reshape(m + 2, n + 3)
     c = whole[1:m + 1, 1:n + 1]
-    scratch = np.full(shape.scratch + 1, 77, WORK.get(kind, a.dtype))
     for lo, hi in chunks or [(0, m)]:
         main(c.ctypes.data, a.ctypes.data, b.ctypes.data, m, n, k, *strides(a), *strides(b), strides(c)[0], scratch.ctypes.data, lo, hi)
     assert scratch[-1] == 77, "more scratch memory than was said"
@@ -49,7 +53,7 @@ def product(kind: str, target: Target, a: np.ndarray, b: np.ndarray, chunks: Any
 @pytest.mark.parametrize("a_unit", ["col", "row", None])
 @pytest.mark.parametrize("b_unit", ["col", "row", None])
 def test_edges_of_tiles_and_blocks(target: Target, a_unit: str | None, b_unit: str | None) -> None:
-    shape = compiled("f32", target, True)[1]
+    shape = compiled("f32", target)[1]
     around = [(m, n, k) for m in (1, shape.rows, shape.high + 1) for n in (1, shape.columns + 1, 2 * shape.wide + 3) for k in (0, 1, shape.deep, 2 * shape.deep + 17)]
     for m, n, k in [*around, (2 * shape.high - 1, shape.wide, 33), (shape.rows + 1, shape.wide - 1, shape.deep + 1)]:
         a, b = laid(numbers("f32", m, k), a_unit), laid(numbers("f32", k, n), b_unit)
@@ -59,7 +63,7 @@ def test_edges_of_tiles_and_blocks(target: Target, a_unit: str | None, b_unit: s
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "bool"])
 @pytest.mark.parametrize("target", list(TARGETS.values())[:3], ids=list(TARGETS)[:3])
 def test_kinds(kind: str, target: Target) -> None:
-    shape = compiled(kind, target, True)[1]
+    shape = compiled(kind, target)[1]
     for m, n, k in ((shape.high + 5, shape.wide + 7, 2 * shape.deep + 3), (7, 5, 40)):
         for a_unit, b_unit in (("col", "col"), ("row", "row")):
             a, b = laid(numbers(kind, m, k), a_unit), laid(numbers(kind, k, n), b_unit)
@@ -75,7 +79,7 @@ def test_kinds(kind: str, target: Target) -> None:
 @pytest.mark.parametrize("b_unit", ["col", "row", None])
 def test_pairs_have_the_bits_of_numbers_one_by_one(a_unit: str | None, b_unit: str | None) -> None:
     """Also where the instruction alone would make zeros of subnormal numbers, and with an odd number of sums."""
-    shape = compiled("pairs", HOST, True)[1]
+    shape = compiled("pairs", HOST)[1]
     for m, n, k in [(1, 1, 1), (7, shape.columns + 1, 0), (shape.high + 1, 2 * shape.wide + 3, 4 * shape.deep + 17), (17, 16, 2 * shape.deep), (16, 65, 35)]:
         plain = numbers("bf16", m, k), numbers("bf16", k, n)
         cases = [plain]
@@ -95,7 +99,7 @@ def test_pairs_have_the_bits_of_numbers_one_by_one(a_unit: str | None, b_unit: s
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_nothing_is_read_outside_of_the_operands(target: Target) -> None:
-    shape = compiled("f32", target, True)[1]
+    shape = compiled("f32", target)[1]
     for m, n, k in ((shape.rows + 1, shape.columns + 3, shape.deep + 5), (3, 17, 18)):
         for high in (False, True):
             for transposed in (False, True):

@@ -6,11 +6,13 @@ import gc as garbage
 import pickle
 import threading
 import weakref
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.ir import Container
 from graphc.kept import KeptRunner, KeptState
 
 REFERENCE = gc.Mode(backend="reference")
@@ -68,6 +70,12 @@ def test_an_array_that_the_user_holds_may_change_in_place() -> None:
     for _ in range(3):
         held += 1
         np.testing.assert_array_equal(f(x), x @ held.T)
+    gc.function([], None, updates={w: w * 2})()  # the state is another array now, which the user does not have
+    made = builds(f)
+    for _ in range(3):
+        np.testing.assert_array_equal(f(x), x @ w.get_value().T)
+        held += 1
+    assert len(made) == 1
     mine = numbers(150, 70, seed=3)
     other = gc.shared(mine, "other", borrow=True)
     g = f.copy(swap={w: other})
@@ -269,3 +277,24 @@ def test_an_einsum_of_that_form() -> None:
     for a, d in ((4, 2), (1, 1), (0, 3), (9, 6)):
         u, v = numbers(a, 3, 5, seed=a), numbers(d, 3, 7, 5, seed=d)
         np.testing.assert_array_equal(f(u, v), np.einsum("abc,bdce->ade", u, v.transpose(1, 0, 3, 2)))
+
+
+def test_looking_at_state_loses_no_update() -> None:
+    """``get_value(borrow=True)`` puts another array in the storage; a call that updates the state just then must not be undone."""
+    s = gc.shared(np.zeros(3), "s")
+    step = gc.function([], None, updates={s: s + 1})
+    for _ in range(3):
+        step()
+    put, calls = Container.put, []
+
+    def late(container: Container, *arguments: object) -> None:
+        if not calls:
+            calls.append(threading.Thread(target=step))
+            calls[0].start()
+            calls[0].join(0.2)  # it waits until the storage is free
+        put(container, *arguments)
+
+    with mock.patch.object(Container, "put", late):
+        s.get_value(borrow=True)
+    calls[0].join()
+    np.testing.assert_array_equal(s.get_value(), 4)

@@ -75,6 +75,9 @@ def blocked_module(kind: str, target: Target) -> tuple[str, str]:
 class BlockWriter:
     """Writes the functions."""
 
+    packs_b = True
+    steps: tuple[Value, Value]  # of B, in ``product``
+
     def __init__(self, kind: str, target: Target) -> None:
         self.target, self.numbers, self.shape = target, Numbers(kind, target), Shape(kind, target)
         self.storage, self.work = self.numbers.storage, self.numbers.work
@@ -257,7 +260,8 @@ class BlockWriter:
             source = self.at("%b", column * b_col + at_k * b_row, self.storage)
             self.call_lay(panel, source, count, b_col, b_row, deep, self.shape.columns, self.shape.columns)
 
-        self.blocks("%c", c_row, (lo, hi), (self.i64(0), n), k, "%scratch", pack_a, pack_b)
+        self.steps = b_row, b_col
+        self.blocks("%c", c_row, (lo, hi), (self.i64(0), n), k, "%scratch", pack_a, pack_b if self.packs_b else None)
         self.f.finish()
 
     def blocks(self, c: str, c_row: Value, rows: tuple[Value, Value], columns: tuple[Value, Value], k: Value, scratch: str, pack_a: Pack, pack_b: Pack | None) -> None:

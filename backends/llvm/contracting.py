@@ -11,7 +11,7 @@ from graphc import dims
 from graphc.backends.llvm import costs
 from graphc.backends.llvm.blocked import Shape
 from graphc.backends.llvm.contracted import CONTEXT, SLOTS, contracted_module, fill_module, group_size, runs_module
-from graphc.backends.llvm.multiplying import Multiplying, kind_of, most_chunks
+from graphc.backends.llvm.multiplying import MOST_PARTS, Multiplying, kind_of, most_chunks
 from graphc.backends.llvm.paneled import panels
 from graphc.backends.llvm.values import Value, select
 from graphc.dims import Size
@@ -23,8 +23,6 @@ __all__ = ["Contracting", "Group", "collapsed"]
 MOST_AXES = 4
 #: elements from which on a stretch is worth whole vectors
 LONG = 8
-#: units for each thread, if there are enough columns: one thread may be held up
-MOST_PARTS = 4
 #: columns of a unit from which on packing A again costs little
 LEAST_COLUMNS = 256
 

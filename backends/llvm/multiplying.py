@@ -32,7 +32,7 @@ from graphc.processors import usable_cpus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Multiplying", "kind_of", "most_chunks"]
+__all__ = ["MOST_PARTS", "Multiplying", "kind_of", "most_chunks"]
 
 #: bytes of B from which blocks pay, and rows and columns of C below which they never do
 LARGE, LEAST_ROWS, LEAST_COLUMNS = 8 << 20, 24, 48
@@ -42,7 +42,7 @@ PAGE, FAR, FAR_ROWS = 4096, 256, 96
 PAIRED = 32
 #: rows or columns of C in a chunk of a blocked product at least, and chunks at most (each has scratch memory of its own)
 LEAST_CHUNK, MOST_CHUNKS = 128, 64
-#: parts of a product's rows for each thread at most, and rows of a part at least, in the mean
+#: parts for each thread at most, since one may be held up: of a product's rows, of a contraction's columns; and rows of a part at least, in the mean
 MOST_PARTS, LEAST_PART = 4, 12
 #: rows of C up to which several threads take columns, so that each reads a part of B only
 FEW_ROWS = 64

@@ -50,17 +50,7 @@ def panels(columns: Sequence[Size], sums: Sequence[Size], steps: tuple[Sequence[
 class _Writer(BlockWriter):
     """Writes the functions; tiles are those of its base."""
 
-    def product(self) -> None:
-        _, n, k, a_row, a_col, b_row, b_col, c_row, lo, hi = self.begin(
-            "NAME", "p:c p:a p:b m n k a_row a_col b_row b_col c_row p:scratch lo hi", internal=False)
-        self.steps = b_row, b_col
-
-        def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> None:
-            source = self.at("%a", row * a_row + at_k * a_col, self.storage)
-            self.call_lay(block, source, deep, a_col, a_row, high, self.shape.deep, deep)
-
-        self.blocks("%c", c_row, (lo, hi), (self.i64(0), n), k, "%scratch", pack_a, None)
-        self.f.finish()
+    packs_b = False
 
     def even(self, k: Value) -> Value:
         return self.steps[1]
