@@ -25,7 +25,7 @@ from graphc.kernel import View
 from graphc.ops.arithmetic import add, mul
 from graphc.ops.broadcasting import broadcast_to
 from graphc.ops.choosing import maximum, minimum
-from graphc.ops.contraction import matmul, roles, split
+from graphc.ops.contraction import einsum_op, matmul, roles, split
 from graphc.ops.convolution import conv_input_op, conv_op, conv_weight_op
 from graphc.ops.core import cast, constant, is_door
 from graphc.ops.indexing import subtensor
@@ -45,6 +45,9 @@ MOST_SHIFTS = 32
 WASTE, TILE = 1.4, 6
 #: x[a, (b, c)] times a matrix in panels [b, d, c, e] (passes/keep.py)
 PANELED = "abc,bdce->ade"
+#: results [a image, b group, c channel, places] times what windows see [a, b, d channel, places, window] (see _by_image)
+KERNELS = {n: f"abc{p},abd{p}{k}->abcd{k}" for n, p, k in ((1, "p", "x"), (2, "pq", "xy"), (3, "pqr", "xyz"))}
+DIRECT = frozenset({PANELED, *KERNELS.values()})
 #: positions in an image up to which images stand side by side
 SMALL = 256
 
@@ -122,14 +125,15 @@ def _by_image(xs: Sequence[Var], out: Type, attrs: dict[str, Any]) -> Var | None
     Not where that is more than the images hold; and numbers of 16 bits would be rounded for each image.
     """
     x, y = xs
-    batch, groups, elements = x.type.shape[0], attrs["groups"], dims.product(out.shape)
+    batch, groups, elements, space = x.type.shape[0], attrs["groups"], dims.product(out.shape), len(attrs["strides"])
     held = dims.product(x.type.shape[1:]), dims.product(y.type.shape[1:])
-    if not isinstance(batch, int) or batch < 2 or not is_float(out.dtype) or is_half(out.dtype) or not isinstance(elements, int):
+    if dims.is_one(batch) or not is_float(out.dtype) or is_half(out.dtype) or not isinstance(elements, int):
         return None
     if not all(isinstance(n, int) for n in held) or elements > held[0] + held[1]:
         return None
-    apart = [reshape(v, (1, batch * v.type.shape[1], *v.type.shape[2:])) for v in xs]
-    each = apply(conv_weight_op, *apart, **attrs | {"groups": groups * batch})
+    x, y = (reshape(v, (batch, groups, dims.floordiv(v.type.shape[1], groups), *v.type.shape[2:])) for v in xs)
+    seen = apply(windows_op, x, window=tuple(attrs["window"]), strides=attrs["strides"], dilations=attrs["dilations"], axes=tuple(range(3, 3 + space)))
+    each = apply(einsum_op, y, seen, subscripts=KERNELS[space])
     return sum_(reshape(each, (batch, *out.shape)), (0,))
 
 
@@ -336,7 +340,7 @@ def contraction_views(node: Node, first: View, second: View, out: View) -> tuple
 
 def is_direct(node: Node) -> bool:
     """Is an einsum a contraction of views as they are?  Others are products of matrices, after copies where axes do not merge."""
-    return bool(node.attrs["subscripts"] == PANELED) and node.outputs[0].type.dtype.name in ("float32", "float64") and all(
+    return node.attrs["subscripts"] in DIRECT and node.outputs[0].type.dtype.name in ("float32", "float64") and all(
         is_door(n) for v in (*node.inputs, *node.outputs) for n in v.type.shape)
 
 

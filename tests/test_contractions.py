@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 from unittest import mock
 
@@ -38,15 +39,16 @@ CASES: list[tuple[int, int, int, int, tuple[int, ...], tuple[int, ...], tuple[in
 ]
 
 
-def functions(case: Any, dtype: str, known: bool, mode: Any) -> tuple[Any, Any, Any]:
-    """The convolution and its two gradients."""
+def functions(case: Any, dtype: str, known: str, mode: Any) -> tuple[Any, Any, Any]:
+    """The convolution and its two gradients; ``known``: "all" sizes, all but the number of "images", "nothing"."""
     n, c, o, groups, space, window, strides, padding, dilations = case
-    size = None if not known else 0
-    x = gc.tensor("x", dtype=dtype, shape=tuple(None if size is None else k for k in (n, c, *space)))
-    w = gc.tensor("w", dtype=dtype, shape=(None if size is None else o, None if size is None else c // groups, *window))
+    images = n if known == "all" else None
+    inner = (c, *space) if known != "nothing" else (None,) * (1 + len(space))
+    x = gc.tensor("x", dtype=dtype, shape=(images, *inner))
+    w = gc.tensor("w", dtype=dtype, shape=(*((o, c // groups) if known != "nothing" else (None, None)), *window))
     geometry: Any = {"strides": strides, "padding": padding, "dilations": dilations, "groups": groups}
     y = conv(x, w, geometry)
-    g = gc.tensor("g", dtype=dtype, shape=y.type.shape if known else (None,) * y.type.ndim)
+    g = gc.tensor("g", dtype=dtype, shape=(images, *(y.type.shape[1:] if known != "nothing" else (None,) * (y.type.ndim - 1))))
     return (gc.function([x, w], y, mode=mode), gc.function([w, g], conv_input(w, g, space, geometry), mode=mode),
             gc.function([x, g], conv_weight(x, g, window, geometry), mode=mode))
 
@@ -56,7 +58,7 @@ def arrays(case: Any, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     return tuple(rng.integers(-4, 5, shape).astype(DTYPES.get(dtype, dtype)) for shape in ((n, c, *space), (o, c // groups, *window)))  # type: ignore[return-value]
 
 
-def compare(case: Any, dtype: str, known: bool, mode: Any, threads: int = 1) -> None:
+def compare(case: Any, dtype: str, known: str, mode: Any, threads: int = 1) -> None:
     x, w = arrays(case, dtype)
     with gc.config(threads=threads):
         fs, oracle = functions(case, dtype, known, mode), functions(case, dtype, known, REFERENCE)
@@ -67,9 +69,9 @@ def compare(case: Any, dtype: str, known: bool, mode: Any, threads: int = 1) -> 
         np.testing.assert_array_equal(fs[2](x, g), oracle[2](x, g))
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("known", ["all", "images", "nothing"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_values(case: Any, known: bool) -> None:
+def test_values(case: Any, known: str) -> None:
     compare(case, "float32", known, None)
     compare(case, "float64", known, PROGRAM)
 
@@ -77,7 +79,7 @@ def test_values(case: Any, known: bool) -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "int8"])
 def test_kinds(dtype: str) -> None:
     for case in CASES[1:4]:
-        compare(case, dtype, True, None)
+        compare(case, dtype, "all", None)
 
 
 def test_blocks_and_threads_change_no_bit() -> None:
@@ -86,7 +88,7 @@ def test_blocks_and_threads_change_no_bit() -> None:
     found: list[Any] = []
     for small, threads in itertools.product((False, True), (1, 2, 3)):
         with mock.patch.multiple(blocked, **(SMALL if small else {"AHEAD": blocked.AHEAD})), mock.patch.object(costs, "SERIAL_NS", 0), gc.config(threads=threads, cache_size=0):
-            fs = functions(case, "float32", True, None)
+            fs = functions(case, "float32", "all", None)
             y = fs[0](x, w)
             found.append((y, fs[1](w, y), fs[2](x, y)))
     for other in found[1:]:
@@ -97,6 +99,24 @@ def test_blocks_and_threads_change_no_bit() -> None:
 def test_what_becomes_of_them() -> None:
     """A 1x1 convolution is an ordinary product, a depthwise one a loop, others contractions; none is a call-out."""
     for case, want in ((CASES[10], " axes"), (CASES[3], "product"), (CASES[5], "kernel")):
-        for f in functions(case, "float32", True, None):
+        for f in functions(case, "float32", "all", None):
             text = f.dump("kernels")
             assert want in text and "call" not in text, text
+
+
+@pytest.mark.parametrize("known", ["all", "images"])
+def test_gradients_of_kernels_go_image_by_image(known: str) -> None:
+    """The product has an axis over the images, in front of what it sums over, and the sum over images is a kernel."""
+    case = (6, 3, 5, 1, (20, 11), (3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1))
+    text = functions(case, "float32", known, None)[2].dump("kernels")
+    images = "6" if known == "all" else r"[?\w]+"
+    assert re.search(rf"einsum\[{images}, 1, 5, 3, 3, 3\] = product g\[{images}, 1, 5, 18, 9\] @ x\[{images}, 1, 18, 9, 3, 3, 3; .* over 1, 2, 3 axes", text), text
+    assert re.search(r"for m < ([?]0|6)", text), text
+
+
+def test_one_function_for_any_number_of_images() -> None:
+    case = (0, 3, 5, 1, (20, 11), (3, 3), (2, 1), ((1, 0), (0, 1)), (1, 2))
+    f, oracle = (functions(case, "float32", "images", mode)[2] for mode in (None, REFERENCE))
+    for n in (0, 1, 2, 7):
+        x, g = (rng.integers(-4, 5, (n, *shape)).astype("float32") for shape in ((3, 20, 11), (5, 10, 8)))
+        np.testing.assert_array_equal(f(x, g), oracle(x, g))
