@@ -365,8 +365,16 @@ class Sweep(NamedTuple):
         """The symbol of ``height``, if there is one, with the largest number that it is."""
         return {} if isinstance(self.height, int) else dict.fromkeys(dims.symbols(self.height), self.block)
 
+    @property
+    def bounds(self) -> dict[Symbol, Size]:
+        """For the symbols of its sizes what they are at most."""
+        return {**self.most, self.start: self.rows}
+
     def total(self, each: Size) -> Size:
-        """What all blocks take if one takes ``each``, a multiple of ``height``."""
+        """What all blocks take if one takes ``each``, a multiple of ``height``; about that much if blocks differ in more than their height."""
+        if self.start in dims.symbols(each):
+            middle = {**self.most, self.start: dims.floordiv(self.rows, 2)}
+            return dims.substitute(each, middle) * self.matrices * self.blocks
         if isinstance(self.height, int):
             return each * self.matrices * self.blocks
         return dims.substitute(each, dict.fromkeys(self.most, self.rows)) * self.matrices

@@ -409,7 +409,8 @@ class _ProgramText:
 
     def product(self, step: Product) -> str:
         axes = "" if step.axes == (1, 1, 1) else f" over {step.axes[0]}, {step.axes[1]}, {step.axes[2]} axes"
-        adds = "" if step.adds == 0 else f", added to what is there unless {self.size(step.adds)} is 0"
+        unless = "" if isinstance(step.adds, int) else f" unless {self.size(step.adds)} is 0"
+        adds = "" if step.adds == 0 else f", added to what is there{unless}"
         return f"{self.view(step.out)} = product {self.view(step.a)} @ {self.view(step.b)}{axes}{adds}"
 
     def kernel_name(self, kernel: Kernel, text: str) -> str:

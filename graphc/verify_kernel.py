@@ -185,7 +185,9 @@ class _Program:
         for s in step.reads:
             if s < 0 or (not self.writers[s] and self.slabs[s].place not in ("argument", "constant")):
                 self.fail(f"it reads {self.text(s) if s >= 0 else 'no slab'}, which is not written yet")
-            if s not in self.passed:
+            if self.slabs[s].place == "block":
+                self.there(s, step)
+            elif s not in self.passed:
                 self.whole(s)
         places = ("fresh",) if isinstance(step, CallOut) else ("arena", "output", "block") if self.block else ("arena", "output")
         for s in step.writes:
@@ -358,6 +360,28 @@ class _Program:
                         mark[places] = True
             elif not isinstance(step, Sweep) and not (isinstance(step, Ordered) and step.word in ("set", "add")):
                 mark[_elements(step.out, env)] = True
+
+    def there(self, s: int, step: Step) -> None:
+        """All that a step of a sweep reads of a slab is there: it need not look at the whole."""
+        for mark, env in zip(self.written.get(s, ()), self.envs, strict=False):
+            if mark is None:
+                continue
+            at: list[Array] = []
+            if isinstance(step, Launch):
+                numbers = Numbers(step.kernel, env)
+                for v in step.kernel.values:
+                    if v.op == "load" and step.slabs[v.operand] == s and v.index is not None:
+                        if v.index.gathers:
+                            return self.whole(s)
+                        at.append(numbers.places(v.index, {r: numbers.extents[r] for r, _ in v.index.terms}).ravel())
+            elif isinstance(step, Product):
+                at += [_elements(v, env) for v in (step.a, step.b) if v.slab == s]
+            for places in at:
+                missing = places[(places >= 0) & (places < mark.size)]  # others are refused elsewhere
+                missing = missing[~mark[missing]]
+                if missing.size:
+                    self.fail(f"element {int(missing[0])} of {self.text(s)} is read before any step has written it{_at(env)}")
+        return None
 
     def whole(self, s: int) -> None:
         """Everything of a slab is there."""

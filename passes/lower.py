@@ -26,7 +26,7 @@ from graphc.dims import Size
 from graphc.dtypes import DTYPES, is_complex, is_float, real_of
 from graphc.errors import Origin, on_behalf_of
 from graphc.ir import Graph, Node, Type, Var, apply, make_node, with_inputs
-from graphc.kernel import CallOut, Launch, Ordered, Product, Program, View, contiguous
+from graphc.kernel import CallOut, Ordered, Product, Program, View, contiguous
 from graphc.ops.arithmetic import add, pos, where
 from graphc.ops.broadcasting import broadcast_to_op
 from graphc.ops.comparison import greater_equal, isfinite, less, logical_not, logical_or
@@ -39,8 +39,9 @@ from graphc.ops.reduction import sum as sum_
 from graphc.passes.bodies import is_counter, is_gather, is_pointwise, moves_inside, reduction_of
 from graphc.passes.convolving import CONVOLUTIONS, contraction_views, einsum_views, is_bare, is_direct, ordered
 from graphc.passes.labels import Unlabelled
+from graphc.passes.launching import launched
 from graphc.passes.native import is_native
-from graphc.passes.stages import Source, build_kernel
+from graphc.passes.stages import Source
 from graphc.passes.views import dense, from_front, is_dense, numbers, outside, view_guard, view_of
 from graphc.plan import is_foreign
 
@@ -393,19 +394,8 @@ class _Lowering:
     def launch(self, body: Graph, sources: dict[Var, Source], outputs: Sequence[int], origin: Origin, parts: Sequence[View | None] = ()) -> None:
         """Run a body.  ``parts``: for each result where in its slab it goes, if it does not fill it."""
         places = {k: self.region(view) for k, view in enumerate(parts) if view is not None}
-        kernel, operands, data = build_kernel(body, sources, places)
         self.guard(body)
-        slabs = []
-        for kind, what in operands:
-            if kind == "in":
-                slabs.append(what)
-            elif kind == "out":
-                slabs.append(outputs[what])
-            elif kind == "data":
-                slabs.append(self.constant(data[what]))
-            else:
-                slabs.append(-1)
-        self.program.steps.append(Launch(kernel, tuple(slabs), origin))
+        self.program.steps.append(launched(body, sources, outputs, origin, self.constant, places))
 
     def product(self, node: Node) -> None:
         out = node.outputs[0]

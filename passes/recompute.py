@@ -15,13 +15,16 @@ from collections.abc import Sequence
 from graphc import dims
 from graphc.dtypes import is_float
 from graphc.ir import Graph, Node, Var, rebuild, with_inputs
-from graphc.passes.bodies import is_pointwise
+from graphc.ops.core import constant_op
+from graphc.passes.bodies import is_counter, is_pointwise
 from graphc.passes.context import Context, Rewrite
 
 __all__ = ["recompute"]
 
-#: bytes of a product's result up to which it is rather kept: reading it again is faster than a product
-KEPT_BYTES = 16 << 20
+#: bytes of a product's result up to which it is rather kept: reading it again is faster than a product.  Where rows see only the first columns (the causal mask),
+#: a product is half of one (passes/triangles.py), if nothing keeps its result
+KEPT_BYTES, KEPT_HALVES = 16 << 20, 512 << 10
+COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal"})
 #: what shows the same elements under other axes
 MOVES = frozenset({"transpose", "expand_dims", "squeeze"})
 
@@ -31,7 +34,8 @@ def recompute(graph: Graph, context: Context) -> Graph:
     if not context.native:
         return graph
     nodes = graph.nodes
-    seeds = [node for node in nodes if is_seed(node)]
+    halves = {node.outputs[0].type.shape[-2:] for node in nodes if node.op.name in COMPARISONS and all(_counts(v) for v in node.inputs)}
+    seeds = [node for node in nodes if is_seed(node, KEPT_HALVES if node.outputs[0].type.shape[-2:] in halves else KEPT_BYTES)]
     if not seeds:
         return graph
     readers: dict[Var, list[Node]] = {}
@@ -71,15 +75,22 @@ def recompute(graph: Graph, context: Context) -> Graph:
     return graph.with_roots(rebuild(graph.roots, {}, visit=visit)) if instead else graph
 
 
-def is_seed(node: Node) -> bool:
-    """A product whose result is much larger than its operands, and too large to keep."""
+def is_seed(node: Node, kept: int) -> bool:
+    """A product whose result is much larger than its operands, and larger than what is kept."""
     if node.op.name not in ("matmul", "sifted_matmul") or not is_float(node.outputs[0].type.dtype):
         return False
     out = node.outputs[0].type
     k, n, total = node.inputs[0].type.shape[-1], out.shape[-1], dims.product(out.shape)
     if not isinstance(total, int):
         return isinstance(k, int) and not isinstance(n, int) and not isinstance(out.shape[-2], int)
-    return isinstance(k, int) and isinstance(n, int) and n >= 2 * k and total * out.dtype.itemsize > KEPT_BYTES
+    return isinstance(k, int) and isinstance(n, int) and n >= 2 * k and total * out.dtype.itemsize > kept
+
+
+def _counts(v: Var) -> bool:
+    """Is it 0, 1, 2, ... along an axis?"""
+    while v.node is not None and v.node.op.name in (*MOVES, "broadcast_to"):
+        v = v.node.inputs[0]
+    return v.node is not None and (is_counter(v.node) or (v.node.op is constant_op and v.type.dtype.kind == "i" and v.type.ndim > 0))
 
 
 def _region(seed: Node, readers: dict[Var, list[Node]], order: dict[Node, int]) -> dict[Var, None]:

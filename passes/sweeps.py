@@ -26,9 +26,11 @@ from graphc.dims import Size
 from graphc.dtypes import is_float
 from graphc.ir import Graph, Type, Var
 from graphc.kernel import CallOut, Launch, Product, Program, Step, Sweep, View, contiguous
+from graphc.passes.launching import launched
 from graphc.passes.lower import same
 from graphc.passes.restrict import Block, Rows, Widths, restricted, symbols_of, without_ones
-from graphc.passes.stages import Source, build_kernel
+from graphc.passes.stages import Source
+from graphc.passes.triangles import Narrowing
 
 __all__ = ["sweeps"]
 
@@ -64,6 +66,7 @@ class _Sweeping:
         self.after = _dependents(program)
         self.taken: set[int] = set()  # steps of sweeps
         self.copies: dict[View, tuple[View, Launch]] = {}
+        self.narrowing = Narrowing(program, {s: len(steps) for s, steps in enumerate(self.writers)})
 
     def run(self) -> Program:
         found: list[_Found] = []
@@ -242,12 +245,13 @@ class _Sweeping:
             part = restricted(step, rows, at, held, passed)
             assert part is not None
             steps.append(part)
+        before, steps = self.narrowing.narrowed(steps, rows, at, held)
         for s, width in held.items():
             self.slabs[s].place, self.slabs[s].shape = "block", (block, *([width] if width != 1 else []))
         reads = [s for step in steps for s in step.reads if s not in held and s not in passed]
         writes = [s for step in steps for s in step.writes if s not in held]
         sweep = Sweep(tuple(steps), lead, rows.rows, start, count, block, tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(writes)), 0, steps[0].origin)
-        return [*copies.values(), sweep]
+        return [*copies.values(), *before, sweep]
 
     def block(self, found: _Found) -> tuple[int, tuple[tuple[dims.Symbol, Size], ...], Size]:
         """Rows of a block, the symbols of its matrix, and how many rows it has."""
@@ -273,10 +277,10 @@ class _Sweeping:
         source = self.slabs[v.slab]
         inner = Var(Type(source.dtype, v.shape), name=source.name)
         body = Graph([inner], [same(inner, step.origin)], name="turned")
-        kernel, _, _ = build_kernel(body, {inner: Source(v.slab, source.elements, v.shape, v.strides, v.offset)}, {})
         slab = self.program.slab(source.dtype, v.shape, "arena", f"{source.name}_turned" if source.name else "turned")
-        view = View(slab, v.shape, contiguous(v.shape))
-        self.copies[v] = view, Launch(kernel, (v.slab, slab), step.origin)
+        self.narrowing.copied[slab] = v.slab
+        sources = {inner: Source(v.slab, source.elements, v.shape, v.strides, v.offset)}
+        self.copies[v] = View(slab, v.shape, contiguous(v.shape)), launched(body, sources, [slab], step.origin)
         return self.copies[v]
 
 

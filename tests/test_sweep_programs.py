@@ -95,7 +95,6 @@ def exchanged(p: Program) -> None:
     (exchanged, r"step 0 of it: it reads slab .* block\), which is not written yet"),
     (overlap, "are needed at one time and lie in one place"),
     (lambda p: with_sweep(p, block=2 * BLOCK), "view of the elements"),
-    (lambda p: with_sweep(p, block=BLOCK // 2), "read before any step has written it"),
     (lambda p: with_sweep(p, block=0), "it reads or writes other slabs than it says"),
     (lambda p: with_sweep(p, height=BLOCK), "not all blocks have 16 rows"),
     (lambda p: with_sweep(p, room=64), "of memory of 64"),

@@ -157,8 +157,8 @@ class Multiplying:
         def rows(adds: bool) -> None:
             self._rows(replace(spec, adds=adds), dtype, pointers, refs, m, n, k, True)
 
-        if step.adds == 0:
-            rows(False)
+        if isinstance(step.adds, int):
+            rows(step.adds != 0)
         else:
             self.f.either(self.size(step.adds).eq(0), "begins", lambda: rows(False), lambda: rows(True))
 

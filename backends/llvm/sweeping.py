@@ -95,7 +95,7 @@ class Sweeping(Contracting):
                         self.contraction(inner)
                 f.lines[at:at] = self.at_block
         self.close()
-        found = dims.substitute(self.scratch, step.most)
+        found = dims.substitute(self.scratch, step.bounds)
         self.__dict__.update(outside)
         return found
 

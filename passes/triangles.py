@@ -1,0 +1,301 @@
+"""``triangles``: blocks of a sweep whose rows see only the first columns leave out the others.
+
+What it promises: the same values, for any number of threads the same bits (a row's weights may be summed in another order than with all columns); where an operand is
+not finite or larger than ``LARGEST``, the careful evaluation takes the call.
+
+In causal attention row i of the scores sees the columns 0 ... i: the weights of the others are exactly 0, so their products add nothing.  A block of rows that
+begins at ``start`` needs no column from ``start + count`` on: its scores are not computed, the softmax does not look at them, and the products of
+the weights with V and of the gradients with Q and K are that much shorter.  All in all that is half of the work.
+
+Nothing is looked for but this: a kernel compares the number of a column with that of the row (passes/spans.py), and for columns that are not
+seen
+
+- what a kernel reduces along the columns is the same without them (they add 0, or are smaller than what is seen);
+- what a product multiplies is exactly 0 there, and what it is multiplied by is finite.
+
+That needs bounds of what the products read, which only the call knows.  So a kernel looks at each of these arrays once, and doubts the
+call where a number is too large, infinite or NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphc import dims
+from graphc.dims import Size
+from graphc.errors import Origin, on_behalf_of
+from graphc.ir import Graph, Type, Var
+from graphc.kernel import Index, Instr, Kernel, Launch, Product, Program, Slab, View, contiguous
+from graphc.ops.arithmetic import abs as abs_
+from graphc.ops.broadcasting import broadcast_to
+from graphc.ops.comparison import less_equal, logical_not
+from graphc.ops.core import constant
+from graphc.ops.reduction import any as any_
+from graphc.passes.launching import launched
+from graphc.passes.restrict import Block, Rows, Widths
+from graphc.passes.spans import ANYTHING, NOTHING, Known, Line, Mask, Pair, Span, Spans
+from graphc.passes.stages import Source
+
+__all__ = ["LARGEST", "Lines", "Narrowing", "lines_of"]
+
+#: what the numbers that products read may be, and how many of them are summed if that is unknown
+LARGEST, MANY = 2.0**30, 2**30
+#: slabs of integers that count: the first one
+Lines = Mapping[int, Size]
+#: instructions of kernels that count
+COUNTING = frozenset({"range", "literal", "size", "cast", "apply", "store"})
+Part = Launch | Product
+
+
+class _Cut(NamedTuple):
+    """Which axes of a product's operands end with the columns that are seen."""
+
+    a: int | None
+    b: int | None
+    out: int | None
+
+
+class Narrowing:
+    """What the sweeps of a program share: which slabs are known to be small."""
+
+    def __init__(self, program: Program, written: Mapping[int, int]) -> None:
+        self.program, self.written = program, written
+        self.lines = lines_of(program)
+        self.checked: set[int] = set()
+        self.copied: dict[int, int] = {}  # slabs that are copies, of which
+        self.constants: dict[bytes, int] = {}
+        self.masks: dict[int, Mask | None] = {}
+
+    def narrowed(self, steps: Sequence[Part], rows: Rows, block: Block, held: Widths) -> tuple[list[Launch], list[Part]]:
+        """What comes before the sweep, and its steps with the columns that the rows of a block see."""
+        if not isinstance(block.count, int) or not isinstance(rows.rows, int) or rows.rows >= 2 * block.count:
+            for width in dict.fromkeys(w for w in held.values() if w != 1):
+                found = _Sweep(self, steps, rows, block, held, width)
+                if found.look():
+                    return found.before(), found.steps()
+        return [], list(steps)
+
+    def check(self, slab: int, origin: Origin) -> Launch | None:
+        """A kernel that doubts the call where a number of the slab is large."""
+        if slab in self.checked:
+            return None
+        self.checked.add(slab)
+        program, known = self.program, self.program.slabs[slab]
+        x = Var(Type(known.dtype, known.shape), name=known.name)
+        with on_behalf_of(origin):
+            bad = any_(logical_not(less_equal(abs_(x), constant(LARGEST, known.dtype))))
+        doubt = program.slab(bad.type.dtype, (), "arena", "large")
+        program.checks, program.doubts = (*program.checks, doubt), program.doubts | {doubt}
+        sources = {x: Source(slab, known.elements, known.shape, contiguous(known.shape))}
+        return launched(Graph([x], [bad], name="large"), sources, [doubt], origin, self.constant)
+
+    def zeros(self, slab: int, origin: Origin) -> Launch:
+        """A kernel that fills the slab with zeros, to which blocks add."""
+        known = self.program.slabs[slab]
+        with on_behalf_of(origin):
+            nothing = broadcast_to(constant(0, known.dtype), known.shape)
+        return launched(Graph([], [nothing], name="zeros"), {}, [slab], origin, self.constant)
+
+    def mask(self, slab: Slab, width: Size) -> Mask | None:
+        """A constant matrix that has one number where column <= row + reach, and another elsewhere."""
+        if slab.id not in self.masks:
+            assert isinstance(width, int)
+            data = slab.data.reshape(-1, width)
+            seen, hidden = data[0, 0], data[0, -1]
+            reach = int((data[0] == seen).sum()) - 1
+            pattern = np.arange(width) <= np.arange(len(data))[:, None] + reach
+            same = seen == seen and hidden == hidden and seen != hidden and np.array_equal(data, np.where(pattern, seen, hidden))
+            self.masks[slab.id] = Mask(reach, float(seen), float(hidden)) if same else None
+        return self.masks[slab.id]
+
+    def constant(self, data: Any) -> int:
+        key = data.tobytes()
+        if key not in self.constants:
+            self.constants[key] = self.program.slab(data.dtype, data.shape, "constant", "c", None, data)
+        return self.constants[key]
+
+
+class _Sweep:
+    """One sweep, and what in it is as wide as ``width``."""
+
+    def __init__(self, outer: Narrowing, steps: Sequence[Part], rows: Rows, block: Block, held: Widths, width: Size) -> None:
+        self.outer, self.all, self.rows, self.block, self.held, self.width = outer, steps, rows, block, held, width
+        self.slabs = outer.program.slabs
+        self.wide = {s for s, w in held.items() if w == width}
+        self.pairs: dict[int, Pair] = {}
+        self.reach: int | None = None
+        self.cuts: list[_Cut | frozenset[int] | None] = []  # of each step
+        self.small: dict[int, Origin] = {}  # slabs that must be bounded
+        self.filled: dict[int, Origin] = {}  # slabs that begin as zeros
+        self.inside = {s for step in steps for s in step.writes}
+
+    def look(self) -> bool:
+        """Can the hidden columns be left out?"""
+        for step in self.all:
+            ok = self.launch(step) if isinstance(step, Launch) else self.product(step)
+            if not ok:
+                return False
+        return self.reach is not None and self.reach >= 0  # row 0 sees column 0
+
+    # -- kernels ------------------------------------------------------------------------------------
+
+    def launch(self, step: Launch) -> bool:
+        kernel, slabs = step.kernel, step.slabs
+        found: set[int] = set()
+        columns: set[int] = set()
+        for v in kernel.values:
+            if v.index is not None and slabs[v.operand] in self.wide:
+                if len(v.index.terms) != 2 or v.index.offset != 0 or v.index.gathers:
+                    return False
+                by = {stride: r for r, stride in v.index.terms}
+                if set(by) != {self.width, 1} or kernel.ranges[by[self.width]].extent != self.block.count or kernel.ranges[by[1]].extent != self.width:
+                    return False
+                found.add(by[self.width])
+                columns.add(by[1])
+        if not found:
+            self.cuts.append(None)
+            return not self.wide & {*step.reads, *step.writes}
+        if len(found) > 1 or found & columns or not found <= set(kernel.grid) or kernel.finish:
+            return False
+        spans = Spans(kernel, found.pop(), frozenset(columns), self.block.start, self.width, _Loads(self, slabs))
+        if not spans.sound or (spans.reach is not None and self.reach not in (None, spans.reach)):
+            return False
+        self.reach = self.reach if spans.reach is None else spans.reach
+        for i, v in enumerate(kernel.values):
+            if v.op != "store" or kernel.operands[v.operand].mode == "temp":
+                continue
+            if slabs[v.operand] in self.wide:
+                self.pairs[slabs[v.operand]] = ANYTHING if slabs[v.operand] in self.pairs else spans.pairs[i]
+            elif spans.depends[i] & columns:
+                return False
+        self.cuts.append(frozenset(columns))
+        return True
+
+    # -- products -----------------------------------------------------------------------------------
+
+    def product(self, step: Product) -> bool:
+        inside = [v.slab in self.wide for v in (step.a, step.b, step.out)]
+        if not any(inside):
+            self.cuts.append(None)
+            return True
+        if sum(inside) > 1 or step.axes != (1, 1, 1) or self.slabs[step.out.slab].dtype.name not in ("float32", "float64"):
+            return False
+        cut = self.cut(step)
+        others = [self.outer.copied.get(v.slab, v.slab) for v, is_wide in zip((step.a, step.b), inside, strict=False) if not is_wide]
+        if cut is None or not all(self.is_outside(s) for s in others):
+            return False
+        if cut.out is not None and not inside[2]:
+            out = self.slabs[step.out.slab]
+            if step.adds == 0 or self.outer.written.get(out.id) != 1 or dims.product(self.rows.lead) * dims.product(step.out.shape) != out.elements:
+                return False
+            self.filled[out.id] = step.origin
+        self.small.update(dict.fromkeys(others, step.origin))
+        self.cuts.append(cut)
+        return True
+
+    def cut(self, step: Product) -> _Cut | None:
+        a, b, out = step.a, step.b, step.out
+        across, down = ((self.block.count, self.width), (self.width, 1)), ((self.width, self.block.count), (1, self.width))
+        if out.slab in self.wide:
+            sums = step.a.shape[-1] if isinstance(step.a.shape[-1], int) else MANY
+            size = LARGEST * LARGEST * max(sums, 1)
+            known = out.slab in self.pairs or step.adds != 0 or (out.shape, out.strides) != across
+            self.pairs[out.slab] = Pair(Span(-size, size), Span(-size, size))
+            return None if known else _Cut(None, 1, 1)
+        wide = a if a.slab in self.wide else b
+        if self.pairs.get(wide.slab, ANYTHING).hidden != NOTHING:
+            return None
+        if wide is a:
+            form = (a.shape, a.strides)
+            return _Cut(1, 0, None) if form == across else _Cut(0, None, 0) if form == down else None
+        return _Cut(None, 1, 1) if (b.shape, b.strides) == across else None
+
+    def is_outside(self, s: int) -> bool:
+        """Is it there before the sweep, as a whole?"""
+        slab = self.slabs[s]
+        if s in self.held or s in self.inside or slab.pairs:
+            return False
+        if slab.place == "constant":
+            return bool(np.all(np.abs(slab.data) <= LARGEST))
+        return slab.place == "argument" or self.outer.written.get(s, 1) == 1
+
+    # -- without the hidden columns -----------------------------------------------------------------
+
+    def before(self) -> list[Launch]:
+        checks = [self.outer.check(s, origin) for s, origin in self.small.items() if self.slabs[s].place != "constant"]
+        return [*(check for check in checks if check is not None), *(self.outer.zeros(s, origin) for s, origin in self.filled.items())]
+
+    def steps(self) -> list[Part]:
+        assert self.reach is not None
+        limit = dims.dim_min(self.width, self.block.start + self.block.count + self.reach)
+        return [step if cut is None else _launch(step, cut, limit) if isinstance(step, Launch) else _product(step, cut, limit, self.filled)
+                for step, cut in zip(self.all, self.cuts, strict=True)]
+
+
+class _Loads(Known):
+    """What a kernel of the sweep reads."""
+
+    def __init__(self, sweep: _Sweep, slabs: Sequence[int]) -> None:
+        self.sweep, self.slabs, self.all = sweep, slabs, sweep.slabs
+
+    def line(self, v: Instr) -> Line | None:
+        first = self.sweep.outer.lines.get(self.slabs[v.operand])
+        if first is None or v.index is None or v.index.gathers or len(v.index.terms) != 1 or v.index.terms[0][1] != 1:
+            return None
+        return Line(v.index.terms[0][0], v.index.offset + first)
+
+    def number(self, v: Instr) -> float | None:
+        slab, index = self.all[self.slabs[v.operand]], v.index
+        if slab.place != "constant" or index is None or index.terms or index.gathers or not isinstance(index.offset, int):
+            return None
+        number = slab.data.flat[index.offset]
+        return float(number) if slab.data.dtype.kind == "f" or (slab.data.dtype.kind == "i" and abs(int(number)) < 2**53) else None
+
+    def mask(self, v: Instr) -> Mask | None:
+        sweep, slab, index = self.sweep, self.all[self.slabs[v.operand]], v.index
+        if slab.place != "constant" or index is None or index.gathers or len(index.terms) != 2 or {t for _, t in index.terms} != {sweep.width, 1}:
+            return None
+        if index.offset != sweep.block.start * sweep.width or slab.elements != sweep.rows.rows * sweep.width:
+            return None
+        return sweep.outer.mask(slab, sweep.width)
+
+    def pair(self, v: Instr) -> Pair:
+        return self.sweep.pairs.get(self.slabs[v.operand], ANYTHING)
+
+
+def _launch(step: Launch, columns: Any, limit: Size) -> Launch:
+    kernel: Kernel = step.kernel
+    ranges = tuple([r._replace(extent=limit) if i in columns else r for i, r in enumerate(kernel.ranges)])
+    return step._replace(kernel=replace(kernel, ranges=ranges))
+
+
+def _product(step: Product, cut: Any, limit: Size, filled: Mapping[int, Any]) -> Product:
+    def part(v: View, axis: int | None) -> View:
+        return v if axis is None else v._replace(shape=tuple([limit if k == axis else n for k, n in enumerate(v.shape)]))
+
+    adds: Size = 1 if step.out.slab in filled else step.adds
+    return step._replace(a=part(step.a, cut.a), b=part(step.b, cut.b), out=part(step.out, cut.out), adds=adds)
+
+
+def lines_of(program: Program) -> Lines:
+    """Slabs whose elements are n, n + 1, ...: constants, and what a kernel counts."""
+    found: dict[int, Size] = {}
+    for slab in program.slabs:
+        if slab.place == "constant" and slab.data.dtype.kind == "i" and slab.data.size and (first := _counts(slab)) is not None:
+            found[slab.id] = first
+    for step in program.steps:
+        if isinstance(step, Launch) and len(step.writes) == 1 and not step.kernel.finish and all(v.op in COUNTING for v in step.kernel.values):
+            slab, store = program.slabs[step.writes[0]], step.kernel.values[-1]
+            line = Spans(step.kernel).lines.get(store.args[0]) if store.args else None
+            if line is not None and store.index == Index(0, ((line.range, 1),)) and step.kernel.ranges[line.range].extent == slab.elements:
+                found[slab.id] = line.more
+    return found
+
+
+def _counts(slab: Slab) -> int | None:
+    flat = slab.data.reshape(-1)
+    return int(flat[0]) if np.array_equal(flat, np.arange(flat[0], flat[0] + flat.size)) else None
