@@ -356,7 +356,10 @@ def attend(b: Builder) -> Any:
         weights = gc.relu(scores) / (gc.sum(gc.relu(scores), axis=-1, keepdims=True) + 1.0)
     if b.chance(15):
         return weights
-    out = weights @ (k if b.chance(25) else _met(b, shape))
+    values = k if b.chance(25) else _met(b, shape)
+    if way == 3 and b.chance(60):
+        return (e @ values) / gc.sum(e, axis=-1, keepdims=True)
+    out = weights @ values
     if b.chance(20):
         return [weights, out]
     return gc.swapaxes(out, 0, -2) if b.chance(15) else out

@@ -230,7 +230,7 @@ def same_bits(case: str, dtype: str, lengths: Sequence[tuple[int, int]]) -> None
         assert [x == y for x, y in zip(a, b, strict=True)] == [True] * len(a), size
 
 
-@pytest.mark.parametrize(("case", "dtype"), [("by hand", "float32"), ("heads", "float32")])
+@pytest.mark.parametrize(("case", "dtype"), [("by hand", "float32"), ("heads", "float32"), ("divided later", "float32")])
 def test_blocks_and_threads_change_no_bit(case: str, dtype: str) -> None:
     same_bits(case, dtype, [(64, 33), (16, 70)])
 
@@ -269,9 +269,22 @@ def test_memory_grows_with_the_length(case: str) -> None:
     linear(inputs, outputs[:1])
 
 
-@pytest.mark.parametrize("case", ["by hand", "heads", "attention", "causal"])
+@pytest.mark.parametrize("case", ["by hand", "divided later", "heads", "attention", "causal"])
 def test_memory_of_gradients_grows_with_the_length(case: str) -> None:
     linear(*functions(case, "float32"))
+
+
+@pytest.mark.parametrize("divided", [lambda y, z: y * (1 / z), lambda y, z: y / gc.where(z == 0, 1, z), lambda y, z: gc.exp(-gc.log(z)) * y, lambda y, z: y / (z + 1)])
+@pytest.mark.parametrize("loss", [lambda y: gc.sum(y * y), lambda y: gc.sum(y * gc.cos(gc.arange(4)))])
+def test_division_after_the_product(divided: Callable[[Var, Var], Var], loss: Callable[[Var], Var]) -> None:
+    """In other words; and with a loss whose cotangent does not wait for the value."""
+    q, k, v = (gc.tensor(name, shape=("B", "T", 4), dtype="float32") for name in "qkv")
+    s = q @ k.mT * 0.5
+    e = gc.exp(s - gc.max(s, axis=-1, keepdims=True))
+    y = divided(e @ v, gc.sum(e, axis=-1, keepdims=True))
+    outputs = [y, *gc.grad(loss(y), [q, k, v])]
+    linear([q, k, v], outputs)
+    both([q, k, v], outputs, [a.astype("float32") for a in filled(*[(2, 37, 4)] * 3)], modes=[INTERPRETER])
 
 
 def test_memory_where_heads_share_keys() -> None:
@@ -448,6 +461,27 @@ def test_recomputed_values_are_the_same(lead: tuple[int, ...]) -> None:
         assert a.tobytes() == b.tobytes()
     # once is enough: what is computed again is no longer read late
     assert count(recomputed(after), "matmul") == count(after, "matmul")
+
+
+def test_numbers_of_each_row_are_kept_for_what_is_no_wide_array() -> None:
+    """The division after the product reads the sum, and the exponential the maximum: both are there once. What only wide arrays read late is not kept."""
+    q, k, v = (leaf(name, "float64", (40, 4)) for name in "qkv")
+    s = q @ k.mT
+    top = gc.max(s, axis=-1, keepdims=True)
+    e = gc.exp(s - top)
+    equal = gc.sum(gc.astype(gc.equal(s, top), "float64"), axis=-1, keepdims=True)
+    z = gc.sum(e, axis=-1, keepdims=True)
+    y = (e @ v) / z
+    d = (y / z) @ v.mT
+    graph = Graph([q, k, v], [y, (e * d / equal).mT @ q, e.mT @ y])
+    after = recomputed(graph)
+    names = ("matmul", "exp", "max", "sum", "equal")
+    assert [count(after, name) - count(graph, name) for name in names] == [1, 1, 0, 0, 0]
+    readers = [node.inputs for node in after.nodes if node.op.name == "equal"]
+    assert all(a.node is not y.node for pair in readers for a in pair)
+    given = filled(*[(40, 4)] * 3)
+    for a, b in zip(evaluate(after, given, {}), evaluate(graph, given, {}), strict=True):
+        assert a.tobytes() == b.tobytes()
 
 
 def test_nothing_is_recomputed_that_is_small_or_not_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
