@@ -25,7 +25,7 @@ from graphc.backends.llvm import memory
 from graphc.backends.llvm.product_numbers import Numbers
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.transposing import transposed
-from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value
+from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value, select
 
 __all__ = ["BlockWriter", "Shape", "blocked_module"]
 
@@ -291,8 +291,9 @@ class BlockWriter:
                             if pack_b is not None:
                                 with f.when(row.index.eq(at.index), "begins"):
                                     pack_b(panel, column.index + j.index, at_k.index, count, deep)
-                            form = self.form(care, panel, deep * shape.columns)
-                            self.tiles(self.at(to, j.index, self.work), step, scratch, panel, count, high, deep, first, form)
+                            corner = self.at(to, j.index, self.work)
+                            form = self.form(care, panel, deep * shape.columns, corner, step, select(first.ne(0), first.like(0), high), count)
+                            self.tiles(corner, step, scratch, panel, count, high, deep, first, form)
                 if shape.rounded:
                     self.narrowed(rounded, self.at(c, column.index, self.storage), wide, c_row, at.index, end)
 
@@ -304,8 +305,8 @@ class BlockWriter:
         """Does what is packed need another form of the tile?  None: there is no other."""
         return None
 
-    def form(self, care: Value | None, panel: str, count: Value) -> str:
-        """The table of tiles, for a block of rows and a panel."""
+    def form(self, care: Value | None, panel: str, count: Value, c: str, c_row: Value, rows: Value, columns: Value) -> str:
+        """The table of tiles, for a block of rows and a panel, which go on from what so many rows and columns of C hold."""
         return "@NAME_tiles"
 
     def tiles(self, c: str, c_row: Value, block: str, panel: str, columns: Value, high: Value, deep: Value, first: Value, form: str) -> None:
