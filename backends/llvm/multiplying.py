@@ -92,7 +92,7 @@ class Multiplying:
         """A product of matrices, or of many."""
         a, b, out = step.a, step.b, step.out
         m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-        dtype = self.program.slabs[out.slab].dtype
+        dtype = self.program.slabs[a.slab].dtype
         strides = [a.strides[-2], a.strides[-1], b.strides[-2], b.strides[-1], out.strides[-2]]
         if m == 1 and n != 1 and step.adds == 0:  # C' = B'A': the columns become rows, which can be shared out, and B need not be packed
             a, b = b, a
@@ -100,6 +100,7 @@ class Multiplying:
         spec = _spec(dtype, m, n, k, strides)
         views = (out, a, b)
         if self.alone:  # blocks of a sweep are small, and fit the cache
+            spec = replace(spec, wide=self.program.slabs[out.slab].dtype != dtype)
             self._alone(step, spec, dtype, views, (m, n, k, *strides))
             return
         large = self._large(spec, dtype, m, n, k, strides)
@@ -151,7 +152,8 @@ class Multiplying:
 
     def _alone(self, step: Product, spec: Spec, dtype: np.dtype[Any], views: Sequence[View], numbers: Sequence[Size]) -> None:
         """A product in a sweep: one matrix, its rows on this thread."""
-        pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}") for v in views]
+        bytes_ = [v.offset * self.program.slabs[v.slab].dtype.itemsize for v in views]
+        pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(n).ref}") for v, n in zip(views, bytes_, strict=True)]
         refs, (m, n, k) = [self.size(x).ref for x in numbers], numbers[:3]
 
         def rows(adds: bool) -> None:
