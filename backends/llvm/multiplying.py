@@ -151,13 +151,29 @@ class Multiplying:
                       lambda: one_by_one(0, starts))
 
     def _alone(self, step: Product, spec: Spec, dtype: np.dtype[Any], views: Sequence[View], numbers: Sequence[Size]) -> None:
-        """A product in a sweep: one matrix, its rows on this thread."""
+        """A product in a sweep: one matrix, on this thread.  Numbers of 16 bits in blocks, where each is widened (or paired) once and not for each tile."""
         bytes_ = [v.offset * self.program.slabs[v.slab].dtype.itemsize for v in views]
         pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(n).ref}") for v, n in zip(views, bytes_, strict=True)]
         refs, (m, n, k) = [self.size(x).ref for x in numbers], numbers[:3]
+        packed: bool | Value = spec.kind in ("f16", "bf16")
+        for size, least in zip((m, n, k), (LEAST_ROWS, LEAST_COLUMNS, PAIRED), strict=True) if packed else ():
+            packed = _and(packed, self._compare(size, least))
+
+        def in_rows(adds: bool) -> None:
+            self._rows(replace(spec, adds=adds), dtype, pointers, refs, m, n, k, True)
+
+        def in_blocks(adds: bool) -> None:
+            shape = Shape(spec.kind, self.target)
+            name = self.made(paired_module if has_pairs(spec.kind, self.target) else blocked_module, spec.kind, self.target, spec.wide, adds)
+            self.module.declare(name, _PRODUCT)
+            self.scratch = dims.dim_max(self.scratch, (shape.scratch * shape.bytes + 63) // 64 * 64)
+            self.f.line(f"call void @{name}({_Matrices(name, pointers, refs).args(self.scratch_address(), '0', self.size(m).ref)})")
 
         def rows(adds: bool) -> None:
-            self._rows(replace(spec, adds=adds), dtype, pointers, refs, m, n, k, True)
+            if isinstance(packed, bool):
+                (in_blocks if packed else in_rows)(adds)
+            else:
+                self.f.either(packed, "packed", lambda: in_blocks(adds), lambda: in_rows(adds))
 
         if step.adds == 0:
             rows(False)

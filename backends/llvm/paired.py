@@ -31,9 +31,13 @@ def has_pairs(kind: str, target: Target) -> bool:
     return kind == "bf16" and target.bits == 512 and target.has("avx512bf16") and target.has("avx512bw")
 
 
-def paired_module(kind: str, target: Target) -> tuple[str, str]:
-    """(NAME, the text of a module): the interface of ``blocked_module``."""
-    text = _Writer(kind, target).write()
+def paired_module(kind: str, target: Target, wide: bool = False, adds: bool = False) -> tuple[str, str]:
+    """(NAME, the text of a module): the interface of ``blocked_module``.  ``wide``, ``adds``: as those of products.Product."""
+    writer = _Writer(kind, target)
+    if wide:
+        writer.shape.rounded = False  # C holds what is computed in
+    writer.adds = adds
+    text = writer.write()
     name = "paired_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
     return name, text.replace("@NAME", "@" + name)
 
