@@ -269,7 +269,7 @@ class Product(NamedTuple):
 
     ``axes``: over how many axes each of i, k and j runs.  Operands may see an element in several places: the windows of an image.
     Where one of these is more than 1, the axes of i in ``out`` are dense among themselves, and those of j dense altogether.
-    ``adds``: where this is not 0, what ``out`` holds is added to.
+    ``adds``: where this is not 0, what ``out`` holds is added to.  In a sweep ``out`` may be float32 where operands have 16 bits.
     """
 
     a: View

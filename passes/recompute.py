@@ -26,7 +26,7 @@ __all__ = ["recompute"]
 KEPT_BYTES, KEPT_HALVES = 16 << 20, 512 << 10
 COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal"})
 #: what shows the same elements under other axes
-MOVES = frozenset({"transpose", "expand_dims", "squeeze"})
+MOVES = frozenset({"transpose", "expand_dims", "squeeze", "reshape"})
 
 
 def recompute(graph: Graph, context: Context) -> Graph:
@@ -50,7 +50,8 @@ def recompute(graph: Graph, context: Context) -> Graph:
         wide = _region(seed, readers, order)
         exits = [r for v in wide for r in readers.get(v, ()) if r.outputs[0] not in wide]
         late = _descendants(exits, readers)
-        wide = {v: None for v in wide if v.node not in late}
+        kept = _kept(seed.outputs[0], list(wide), late, readers)
+        wide = {v: None for v in wide if v.node not in late and v not in kept}
         copies: dict[Var, Var] = {}
         for v in wide:
             if v in roots:
@@ -94,18 +95,36 @@ def _counts(v: Var) -> bool:
 
 
 def _region(seed: Node, readers: dict[Var, list[Node]], order: dict[Node, int]) -> dict[Var, None]:
-    """The seed's result, and what is made from it row by row."""
+    """The seed's result, and what is made from it row by row: as many numbers, or one for each row."""
     shape = seed.outputs[0].type.shape
+    sizes = (dims.product(shape), dims.product(shape[:-1]))
     found: dict[Var, None] = {seed.outputs[0]: None}
     todo = [seed.outputs[0]]
     while todo:
         v = todo.pop()
         for r in readers.get(v, ()):
             if len(r.outputs) == 1 and r.outputs[0] not in found and (_of_rows(r, v) or r.op.name in MOVES or (
-                    is_pointwise(r) and r.outputs[0].type.shape[:-1] in (shape[:-1], shape[:-2]))):
+                    is_pointwise(r) and r.outputs[0].type.shape[:-1] in (shape[:-1], shape[:-2]) and dims.product(r.outputs[0].type.shape) in sizes)):
                 found[r.outputs[0]] = None
                 todo.append(r.outputs[0])
     return dict.fromkeys(sorted(found, key=lambda v: order[_maker(v)]))
+
+
+def _kept(seed: Var, region: Sequence[Var], late: set[Node], readers: dict[Var, list[Node]]) -> set[Var]:
+    """What is not computed again: numbers of each row that others than the gradient's wide arrays read.
+
+    The greatest number of each row, which the exponential reads; the sum, by which the value is divided after its product: what is divided by a
+    sum that the sweep of the gradient computes cannot be an operand of that sweep.
+    """
+    every = dims.product(seed.type.shape)
+    asked: set[Var] = set()  # of the numbers of each row, those that are wanted elsewhere
+    for v in reversed(region):
+        if dims.product(v.type.shape) != every:
+            for r in readers.get(v, ()):
+                out = r.outputs[0]
+                if out in asked or (r not in late if dims.product(out.type.shape) == every else dims.product(out.type.shape) != dims.product(v.type.shape)):
+                    asked.add(v)
+    return {v for v in asked if _maker(v).op.kind == "reduction"}
 
 
 def _of_rows(node: Node, v: Var) -> bool:

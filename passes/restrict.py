@@ -18,7 +18,7 @@ from graphc import dims
 from graphc.dims import Size, Symbol
 from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View, contiguous
 
-__all__ = ["Block", "Rows", "Widths", "restricted", "symbols_of", "without_ones"]
+__all__ = ["Block", "Rows", "Widths", "one_by_one", "restricted", "symbols_of", "without_ones"]
 
 #: slabs, and their elements per row
 Widths = Mapping[int, Size]
@@ -86,6 +86,18 @@ def _product(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths
     if along_b == "columns" or along_out == "columns" or out.shape[-2] != rows.rows:
         return None
     return Product(_part(a, 0, rows, block, held), _part(b, None, rows, block, held), _part(out, 0, rows, block, held), step.axes, step.origin)
+
+
+def one_by_one(step: Product, rows: Rows) -> Product:
+    """A sum over the rows of all matrices as a sum for each matrix, whose results lie in one place; any other product as it is."""
+    a, b, out = step.a, step.b, step.out
+    if step.axes != (1, 1, 1) or not rows.lead or len(out.shape) != 2 or a.shape[-1] != dims.product(rows.axes):
+        return step
+    along = [rows.step(k) for k in range(len(rows.lead))]
+    return step._replace(
+        a=View(a.slab, (*rows.lead, a.shape[0], rows.rows), (*(n * a.strides[1] for n in along), *a.strides), a.offset),
+        b=View(b.slab, (*rows.lead, rows.rows, b.shape[1]), (*(n * b.strides[0] for n in along), *b.strides), b.offset),
+        out=View(out.slab, (*rows.lead, *out.shape), (*([0] * len(along)), *out.strides), out.offset))
 
 
 def without_ones(step: Product) -> Product:

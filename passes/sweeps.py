@@ -24,11 +24,15 @@ from typing import NamedTuple
 from graphc import dims
 from graphc.dims import Size
 from graphc.dtypes import is_float
+from graphc.errors import on_behalf_of
 from graphc.ir import Graph, Type, Var
 from graphc.kernel import CallOut, Launch, Product, Program, Step, Sweep, View, contiguous
+from graphc.ops.core import cast
+from graphc.ops.cumulative import accumulator
+from graphc.ops.reduction import sum as sum_
 from graphc.passes.launching import launched
 from graphc.passes.lower import same
-from graphc.passes.restrict import Block, Rows, Widths, restricted, symbols_of, without_ones
+from graphc.passes.restrict import Block, Rows, Widths, one_by_one, restricted, symbols_of, without_ones
 from graphc.passes.stages import Source
 from graphc.passes.triangles import Narrowing
 
@@ -128,12 +132,12 @@ class _Sweeping:
         block = Block((0,) * len(rows.lead), most, most, most)  # not the first one: that adds to nothing
         for i in grown.members:
             step = self.steps[i]
-            if found.simple and isinstance(step, Product) and len(grown.held) > 1 and i not in found.members:
+            if isinstance(step, Product):
+                if found.simple and len(grown.held) > 1 and i not in found.members:
+                    return None
+                step = one_by_one(step, rows)
+            if not isinstance(step, Launch | Product) or restricted(step, rows, block, grown.held, passed) is None:
                 return None
-            if not isinstance(step, Launch | Product) or (part := restricted(step, rows, block, grown.held, passed)) is None:
-                return None
-            if isinstance(part, Product) and part.adds != 0 and self.slabs[part.out.slab].dtype.itemsize < 4:
-                return None  # it would be rounded after every block
         return None if self.between(grown.members) else grown
 
     def passed(self, found: _Found) -> Widths | None:
@@ -225,7 +229,7 @@ class _Sweeping:
         self.program.steps[:] = steps
 
     def sweep(self, found: _Found) -> list[Step]:
-        """The sweep, after the copies that it needs."""
+        """The sweep, after the copies that it needs and before what makes sums of its sums."""
         rows, held, passed = found.rows, found.held, self.passed(found)
         assert passed is not None
         block, lead, count = self.block(found)
@@ -234,6 +238,7 @@ class _Sweeping:
         at = Block(tuple([dims.lone(symbol) for symbol, _ in lead]), dims.lone(start), count, block)
         copies: dict[View, Launch] = {}
         steps: list[Launch | Product] = []
+        after: list[Launch] = []
         for i in sorted(found.members):
             step = self.steps[i]
             assert isinstance(step, Launch | Product)
@@ -242,7 +247,13 @@ class _Sweeping:
                 step = step._replace(b=view)
                 if launch is not None:
                     copies[view] = launch
-            part = restricted(step, rows, at, held, passed)
+            each = one_by_one(step, rows) if isinstance(step, Product) else step
+            part = restricted(each, rows, at, held, passed)
+            if isinstance(step, Product) and isinstance(each, Product) and isinstance(part, Product) and part.adds != 0:
+                each, launch = self.summed(step, each)
+                if launch is not None:
+                    after.append(launch)
+                    part = restricted(each, rows, at, held, passed)
             assert part is not None
             steps.append(part)
         before, steps = self.narrowing.narrowed(steps, rows, at, held)
@@ -251,7 +262,25 @@ class _Sweeping:
         reads = [s for step in steps for s in step.reads if s not in held and s not in passed]
         writes = [s for step in steps for s in step.writes if s not in held]
         sweep = Sweep(tuple(steps), lead, rows.rows, start, count, block, tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(writes)), 0, steps[0].origin)
-        return [*copies.values(), *before, sweep]
+        return [*copies.values(), *before, sweep, *after]
+
+    def summed(self, step: Product, each: Product) -> tuple[Product, Launch | None]:
+        """A sum over rows (``each``: for each matrix) whose blocks cannot go on in its result, into a slab of its own, and what makes the result of that.
+
+        Numbers of 16 bits would be rounded after every block; what several matrices sum up, only one thread could compute.
+        """
+        out, source = step.out, self.slabs[step.out.slab]
+        wide, lead = accumulator(source.dtype), len(each.out.shape) - len(out.shape)
+        if wide == source.dtype and dims.is_one(dims.product(each.out.shape[:lead])):
+            return each, None
+        slab = self.program.slab(wide, each.out.shape, "arena", f"{source.name}_sums" if source.name else "sums")
+        view = View(slab, each.out.shape, contiguous(each.out.shape))
+        inner = Var(Type(wide, view.shape), name=source.name)
+        with on_behalf_of(step.origin):
+            total = cast(sum_(inner, tuple(range(lead))) if lead else inner, source.dtype)
+        parts = {0: Source(out.slab, source.elements, out.shape, out.strides, out.offset)}
+        body, sources = Graph([inner], [total], name="summed"), {inner: Source(slab, dims.product(view.shape), *view[1:])}
+        return each._replace(out=view), launched(body, sources, [out.slab], step.origin, places=parts)
 
     def block(self, found: _Found) -> tuple[int, tuple[tuple[dims.Symbol, Size], ...], Size]:
         """Rows of a block, the symbols of its matrix, and how many rows it has."""
@@ -275,12 +304,16 @@ class _Sweeping:
         if v in self.copies:
             return self.copies[v][0], None
         source = self.slabs[v.slab]
-        inner = Var(Type(source.dtype, v.shape), name=source.name)
+        shared = [stride == 0 for stride in v.strides[:-2]]  # by matrices that need no copy each
+        once = (*(1 if own else n for n, own in zip(v.shape, shared, strict=False)), *v.shape[-2:])
+        inner = Var(Type(source.dtype, once), name=source.name)
         body = Graph([inner], [same(inner, step.origin)], name="turned")
-        slab = self.program.slab(source.dtype, v.shape, "arena", f"{source.name}_turned" if source.name else "turned")
+        slab = self.program.slab(source.dtype, once, "arena", f"{source.name}_turned" if source.name else "turned")
         self.narrowing.copied[slab] = v.slab
-        sources = {inner: Source(v.slab, source.elements, v.shape, v.strides, v.offset)}
-        self.copies[v] = View(slab, v.shape, contiguous(v.shape)), launched(body, sources, [slab], step.origin)
+        strides = contiguous(once)
+        view = View(slab, v.shape, (*(0 if own else stride for stride, own in zip(strides, shared, strict=False)), *strides[-2:]))
+        sources = {inner: Source(v.slab, source.elements, once, v.strides, v.offset)}
+        self.copies[v] = view, launched(body, sources, [slab], step.origin)
         return self.copies[v]
 
 

@@ -190,7 +190,7 @@ class _Sweep:
             return False
         if cut.out is not None and not inside[2]:
             out = self.slabs[step.out.slab]
-            if step.adds == 0 or self.outer.written.get(out.id) != 1 or dims.product(self.rows.lead) * dims.product(step.out.shape) != out.elements:
+            if step.adds == 0 or self.outer.written.get(out.id, 1) != 1 or dims.product(self.rows.lead) * dims.product(step.out.shape) != out.elements:
                 return False
             self.filled[out.id] = step.origin
         self.small.update(dict.fromkeys(others, step.origin))

@@ -338,6 +338,10 @@ def attend(b: Builder) -> Any:
         k = q
     else:
         k = _met(b, have, turned=True)
+    half = b.pick(["float16", "bfloat16"]) if not b.special and b.chance(15) else ""
+    if half:
+        k = gc.cast(k, half)
+        q = gc.cast(q, half)
     scores = q @ gc.swapaxes(k, -1, -2)
     shape = b.evaluate(scores).shape
     if not shape[-1] or not _small(shape):
@@ -356,7 +360,13 @@ def attend(b: Builder) -> Any:
         weights = gc.relu(scores) / (gc.sum(gc.relu(scores), axis=-1, keepdims=True) + 1.0)
     if b.chance(15):
         return weights
-    out = weights @ (k if b.chance(25) else _met(b, shape))
+    values = k if b.chance(25) else gc.cast(_met(b, shape), half) if half else _met(b, shape)
+    if way == 3 and b.chance(60):
+        out = (e @ values) / gc.sum(e, axis=-1, keepdims=True)
+        return gc.cast(out, b.floatx) if half else out
+    out = weights @ values
+    if half:
+        return gc.cast(out, b.floatx)
     if b.chance(20):
         return [weights, out]
     return gc.swapaxes(out, 0, -2) if b.chance(15) else out

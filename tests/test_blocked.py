@@ -21,11 +21,11 @@ SMALL = {"PANEL_BYTES": 4096, "BLOCK_BYTES": 16 << 10, "SLICE_BYTES": 32 << 10} 
 
 
 @functools.cache
-def compiled(kind: str, target: Target) -> tuple[Any, Shape, Any]:
+def compiled(kind: str, target: Target, wide: bool = False, adds: bool = False) -> tuple[Any, Shape, Any]:
     """(the product, the sizes of its blocks, what must stay alive)."""
     with mock.patch.multiple(blocked, **SMALL):
         make, numbers_ = (paired_module, "bf16") if kind == "pairs" else (blocked_module, kind)
-        (name, text), shape = make(numbers_, target), Shape(numbers_, target)
+        (name, text), shape = make(numbers_, target, wide, adds), Shape(numbers_, target)
     main, engine = loaded(name, text, target)
     return main, shape, engine
 
@@ -83,6 +83,11 @@ def test_pairs_have_the_bits_of_numbers_one_by_one(a_unit: str | None, b_unit: s
     for m, n, k in [(1, 1, 1), (7, shape.columns + 1, 0), (shape.high + 1, 2 * shape.wide + 3, 4 * shape.deep + 17), (17, 16, 2 * shape.deep), (16, 65, 35)]:
         plain = numbers("bf16", m, k), numbers("bf16", k, n)
         cases = [plain]
+        if m and k > 2 * shape.deep:
+            begun = [x.copy() for x in plain]  # subnormal sums go on over zeros
+            begun[0][:, :8], begun[0][:, 8:], begun[1][:8] = 1e-25, 0, 1e-15
+            begun[0][0, -1] = 1
+            cases.append((begun[0], begun[1]))
         if m and k > 16:
             small, special = [x.copy() for x in plain], [x.copy() for x in plain]
             small[0][m // 2] *= DTYPES["bf16"](1e-30)
@@ -95,6 +100,33 @@ def test_pairs_have_the_bits_of_numbers_one_by_one(a_unit: str | None, b_unit: s
             nan = np.isnan(want.astype(np.float32))
             assert (np.isnan(got.astype(np.float32)) == nan).all()
             assert (got.view(np.uint16) == want.view(np.uint16))[~nan].all(), (m, n, k)
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16", "pairs"])
+@pytest.mark.parametrize("target", list(TARGETS.values())[:2], ids=list(TARGETS)[:2])
+def test_sums_that_go_on_in_float32(kind: str, target: Target) -> None:
+    """Numbers of 16 bits, in two parts: the bits of one product, of subnormal sums too; nothing beside C is written."""
+    if kind == "pairs" and not has_pairs("bf16", target):
+        pytest.skip("this processor has no instruction for pairs of bfloat16")
+    dtype, rng = DTYPES["bf16" if kind == "pairs" else kind], np.random.default_rng(3)
+    shape = compiled(kind, target)[1]
+    for (m, n, k), at in (((64, 65, 90), 64), ((shape.high + 3, shape.wide + 5, 2 * shape.deep + 7), shape.deep + 3), ((3, 17, 5), 0), ((25, 48, 33), 33)):
+        a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        tiny = dtype(2.0 ** (-12 if dtype is np.float16 else -65))
+        small = a * tiny, b * tiny
+        small[0][:, at:], small[1][at:] = 0, b[at:]
+        for x, y in ((a, b), small):
+            frame = np.full((m + 2, n + 3), 77, np.float32)
+            c = frame[1:m + 1, 2:n + 2]
+            for adds, first, last in ((False, 0, at), (True, at, k)):
+                main, sizes, _ = compiled(kind, target, True, adds)
+                u, v, scratch = np.ascontiguousarray(x[:, first:last]), np.ascontiguousarray(y[first:last]), np.full(sizes.scratch + 1, 77, np.float32)
+                main(c.ctypes.data, u.ctypes.data, v.ctypes.data, m, n, last - first, *strides(u), *strides(v), n + 3, scratch.ctypes.data, 0, m)
+                assert scratch[-1] == 77
+            want = product("f16" if dtype is np.float16 else "bf16", target, x, y)
+            assert np.array_equal(c.astype(dtype).view(np.uint16), want.view(np.uint16)), (m, n, k)
+            c[...] = 77
+            assert (frame == 77).all()
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)

@@ -313,6 +313,29 @@ def test_adding_goes_on_where_a_product_ended(kind: str, target: Target) -> None
             assert np.array_equal(added(replace(first, adds=True), target, a[:, at:], b[at:], begun), product(first, target, a, b)), (first, m, n, k)
 
 
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_sums_of_16_bits_go_on_in_float32(kind: str, target: Target) -> None:
+    """C holds what is computed in: nothing is rounded where one part ends, and the whole has the bits of one product."""
+    for a_unit, b_unit in (("col", "col"), ("row", "row"), (None, None)):
+        spec = Product(kind, a_unit=a_unit, b_unit=b_unit, wide=True)
+        for m, n, k in EDGES:
+            a, b, c = laid(numbers(kind, m, k), a_unit), laid(numbers(kind, k, n), b_unit), rng.standard_normal((m, n)).astype(np.float32)
+            want = a.astype(np.float32) @ b.astype(np.float32)
+            assert np.array_equal(added(spec, target, a, b, c), want), (spec, m, n, k)
+            c = rng.integers(-5000, 5000, (m, n)).astype(np.float32)
+            assert np.array_equal(added(replace(spec, adds=True), target, a, b, c), c + want), (spec, m, n, k)
+        for (m, n, k), at in itertools.product(((13, 37, 12), (16, 64, 21), (3, 17, 9)), (1, 7)):
+            a, b = (laid(rng.standard_normal(s).astype(DTYPES[kind]), unit) for s, unit in (((m, k), a_unit), ((k, n), b_unit)))
+            begun = added(spec, target, a[:, :at], b[:at], np.zeros((m, n), np.float32))
+            found = added(replace(spec, adds=True), target, a[:, at:], b[at:], begun)
+            assert np.array_equal(found.astype(DTYPES[kind]), product(replace(spec, wide=False), target, a, b)), (spec, m, n, k)
+    for m, n, k in ((13, 17, 5), (15, 1, 7), (7, 130, 3)):  # known sizes
+        a, b = numbers(kind, m, k), numbers(kind, k, n)
+        spec = Product(kind, True, m, n, k, "col", "col", c_step=n, wide=True)
+        assert np.array_equal(added(spec, target, a, b, np.zeros((m, n), np.float32)), a.astype(np.float32) @ b.astype(np.float32)), spec
+
+
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_nan_and_inf_where_it_adds(target: Target) -> None:
     """They stay in their rows and columns, and come from what was there, too."""

@@ -110,6 +110,8 @@ CASES: dict[str, tuple[Build, tuple[tuple[Any, ...], ...], dict[int, str]]] = {
     "chosen": (chosen, (("B", "H", "T", 4), ("B", "H", "S", 4), ("B", "H", "S", 3), ("B", 1, 1, "S")), {3: "bool"}),
     "dropped": (dropped, (("B", "T", 4), ("B", "S", 4), ("B", "S", 3), ("B", "T", "S")), {}),
     "shared keys": (by_hand, (("B", "H", "T", 4), ("B", 1, "S", 4), ("S", 3)), {}),
+    "one key for all": (by_hand, (("B", "H", "T", 4), ("S", 4), ("S", 3)), {}),
+    "causal, one key for all": (causal, (("H", "T", 4), ("T", 4), ("T", 4)), {}),
     "heads": (heads, (("B", "T", 6), (6, 8), (6, 8)), {}),
     "attention": (lambda q, k, v, m: gc.nn.attention(q, k, v, m, causal=True), (("B", "T", 4), ("B", "S", 4), ("B", "S", 3), ("B", 1, "S")), {3: "bool"}),
     "hidden": (hidden, (("T", 4), (4, "S"), ("S", 3)), {}),
@@ -164,7 +166,7 @@ SIZES = [{"B": b, "H": h, "T": t, "S": s} for b, h, t, s in (
     (2, 3, 15, 33), (1, 2, 16, 16), (2, 1, 17, 65), (1, 1, 63, 64), (2, 2, 64, 5), (1, 2, 65, 17), (1, 1, 130, 130), (2, 2, 1, 9), (2, 2, 9, 1),
     (2, 3, 0, 5), (2, 0, 17, 3), (0, 2, 20, 20), (1, 1, 1, 1))]
 #: compiled for the interpreter alone: their machine code is like that of others
-SLOW = ("divided later", "added", "shared keys")
+SLOW = ("divided later", "added", "shared keys", "causal, one key for all")
 NO_KEYS = {"B": 2, "H": 2, "T": 18, "S": 0}
 
 
@@ -198,6 +200,9 @@ def test_no_keys(case: str) -> None:
     *[(case, dtype, INTERPRETER, {"B": 2, "H": 3, "T": t, "S": s})
       for n, case in enumerate(CASES) for dtype, t, s in ((("float64", 32, 33), ("float32", 31, 64), ("float16", 17, 15))[n % 3],)],
     ("attention", "bfloat16", INTERPRETER, {"B": 2, "T": 33, "S": 20}),
+    ("one key for all", "float16", LLVM, {"B": 2, "H": 3, "T": 40, "S": 70}),
+    ("divided later", "bfloat16", LLVM, {"B": 2, "T": 70}),
+    ("one key for all", "float32", INTERPRETER, {"B": 1, "H": 1, "T": 17, "S": 20}),
     *[("by hand", "float32", INTERPRETER, {"B": b, "T": t, "S": s}) for b, t, s in ((0, 17, 20), (1, 1, 40), (2, 17, 17), (17, 17, 17))],
 ])
 def test_known_sizes_and_dtypes(case: str, dtype: str, mode: gc.Mode, known: dict[str, int]) -> None:
@@ -230,18 +235,41 @@ def same_bits(case: str, dtype: str, lengths: Sequence[tuple[int, int]]) -> None
         assert [x == y for x, y in zip(a, b, strict=True)] == [True] * len(a), size
 
 
-@pytest.mark.parametrize(("case", "dtype"), [("by hand", "float32"), ("heads", "float32")])
+@pytest.mark.parametrize(("case", "dtype"), [("by hand", "float32"), ("heads", "float32"), ("divided later", "float32")])
 def test_blocks_and_threads_change_no_bit(case: str, dtype: str) -> None:
     same_bits(case, dtype, [(64, 33), (16, 70)])
 
 
-def test_half_floats_are_rounded_once() -> None:
+@pytest.mark.parametrize("case", ["one key for all", "causal, one key for all"])
+def test_sums_of_all_matrices_have_the_same_bits_for_all_threads(case: str) -> None:
+    """A sum for each matrix, and these one after the other."""
+    inputs, outputs = functions(case, "float32")
+    given = arguments(case, "float32", {"B": 2, "H": 3, "T": 40, "S": 33})
+    with cut_small(), two_threads(), mock.patch.object(sweeping, "most_chunks", lambda: 4):
+        f = compiled(inputs, outputs, LLVM)
+        found = []
+        for threads in (1, 2, 2):
+            with gc.config(threads=threads):
+                found.append(bits(f(*given)))
+    assert found[0] == found[1] == found[2]
+    sums = [step for sweep in f._compiled.program.steps if isinstance(sweep, Sweep) for step in sweep.steps if isinstance(step, Product) and step.adds != 0]
+    assert len(sums) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("t", "s"), [(130, 33), (64, 70)])
+def test_half_floats_are_rounded_once(dtype: str, t: int, s: int) -> None:
     """Sums over the rows of all blocks, too: other bits, and more error with every block, would come of rounding in between."""
-    inputs, outputs = functions("plain", "float16")
-    given = arguments("plain", "float16", {"T": 130, "S": 33})
-    f = compiled(inputs, outputs, LLVM)
+    q, k, v = (gc.tensor(name, shape=("H", n, 48), dtype=dtype) for name, n in (("q", "T"), ("k", "S"), ("v", "S")))
+    y = plain(q, k, v)
+    outputs = [y, *gc.grad(gc.sum(y * y), [q, k, v])]
+    given = [a.astype(dtypes.as_dtype(dtype)) for a in filled((2, t, 48), (2, s, 48), (2, s, 48))]
+    f = compiled([q, k, v], outputs, LLVM)
+    program = f._compiled.program
+    sums = [step for sweep in program.steps if isinstance(sweep, Sweep) for step in sweep.steps if isinstance(step, Product) and step.adds != 0]
+    assert [program.slabs[step.out.slab].dtype.name for step in sums] == ["float32", "float32"]
     with mock.patch.object(compiling, "sweeps", lambda program: program):
-        g = compiled(inputs, outputs, LLVM)
+        g = compiled([q, k, v], outputs, LLVM)
     for a, b in zip(f(*given), g(*given), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -269,9 +297,24 @@ def test_memory_grows_with_the_length(case: str) -> None:
     linear(inputs, outputs[:1])
 
 
-@pytest.mark.parametrize("case", ["by hand", "heads", "attention", "causal"])
-def test_memory_of_gradients_grows_with_the_length(case: str) -> None:
-    linear(*functions(case, "float32"))
+@pytest.mark.parametrize(("case", "dtype"), [
+    *[(case, "float32") for case in ("by hand", "divided later", "heads", "attention", "causal", "shared keys", "one key for all", "causal, one key for all")],
+    ("by hand", "float16"), ("attention", "bfloat16"), ("one key for all", "bfloat16"), ("divided later", "float16")])
+def test_memory_of_gradients_grows_with_the_length(case: str, dtype: str) -> None:
+    linear(*functions(case, dtype))
+
+
+@pytest.mark.parametrize("divided", [lambda y, z: y * (1 / z), lambda y, z: y / gc.where(z == 0, 1, z), lambda y, z: gc.exp(-gc.log(z)) * y, lambda y, z: y / (z + 1)])
+@pytest.mark.parametrize("loss", [lambda y: gc.sum(y * y), lambda y: gc.sum(y * gc.cos(gc.arange(4)))])
+def test_division_after_the_product(divided: Callable[[Var, Var], Var], loss: Callable[[Var], Var]) -> None:
+    """In other words; and with a loss whose cotangent does not wait for the value."""
+    q, k, v = (gc.tensor(name, shape=("B", "T", 4), dtype="float32") for name in "qkv")
+    s = q @ k.mT * 0.5
+    e = gc.exp(s - gc.max(s, axis=-1, keepdims=True))
+    y = divided(e @ v, gc.sum(e, axis=-1, keepdims=True))
+    outputs = [y, *gc.grad(loss(y), [q, k, v])]
+    linear([q, k, v], outputs)
+    both([q, k, v], outputs, [a.astype("float32") for a in filled(*[(2, 37, 4)] * 3)], modes=[INTERPRETER])
 
 
 def test_memory_where_heads_share_keys() -> None:
@@ -280,6 +323,14 @@ def test_memory_where_heads_share_keys() -> None:
     q, k, v = (gc.tensor(name, shape=shape, dtype="float32") for name, shape in shapes)
     y = gc.nn.attention(q, k, v)
     linear([q, k, v], [y, *gc.grad(gc.sum(y * y), [q, k, v])])
+
+
+def test_what_matrices_share_is_laid_out_once() -> None:
+    """The copy of K' is as large as K, however many queries' matrices read it."""
+    q, k, v = (gc.tensor(name, shape=shape, dtype="float32") for name, shape in (("q", (8, 64, 4)), ("k", (64, 4)), ("v", (64, 4))))
+    f = both([q, k, v], [plain(q, k, v)], [a.astype("float32") for a in filled((8, 64, 4), (64, 4), (64, 4))])
+    copies = [s for s in f._compiled.program.slabs if s.name == "k_turned"]
+    assert is_swept(f) and [s.elements for s in copies] == [64 * 4]
 
 
 def both(inputs: Sequence[Var], outputs: Sequence[Var], given: Sequence[Array], terms: int = 200, modes: Sequence[gc.Mode] = (LLVM, INTERPRETER)) -> gc.Function:
@@ -448,6 +499,27 @@ def test_recomputed_values_are_the_same(lead: tuple[int, ...]) -> None:
         assert a.tobytes() == b.tobytes()
     # once is enough: what is computed again is no longer read late
     assert count(recomputed(after), "matmul") == count(after, "matmul")
+
+
+def test_numbers_of_each_row_are_kept_for_what_is_no_wide_array() -> None:
+    """The division after the product reads the sum, and the exponential the maximum: both are there once. What only wide arrays read late is not kept."""
+    q, k, v = (leaf(name, "float64", (40, 4)) for name in "qkv")
+    s = q @ k.mT
+    top = gc.max(s, axis=-1, keepdims=True)
+    e = gc.exp(s - top)
+    equal = gc.sum(gc.astype(gc.equal(s, top), "float64"), axis=-1, keepdims=True)
+    z = gc.sum(e, axis=-1, keepdims=True)
+    y = (e @ v) / z
+    d = (y / z) @ v.mT
+    graph = Graph([q, k, v], [y, (e * d / equal).mT @ q, e.mT @ y])
+    after = recomputed(graph)
+    names = ("matmul", "exp", "max", "sum", "equal")
+    assert [count(after, name) - count(graph, name) for name in names] == [1, 1, 0, 0, 0]
+    readers = [node.inputs for node in after.nodes if node.op.name == "equal"]
+    assert all(a.node is not y.node for pair in readers for a in pair)
+    given = filled(*[(40, 4)] * 3)
+    for a, b in zip(evaluate(after, given, {}), evaluate(graph, given, {}), strict=True):
+        assert a.tobytes() == b.tobytes()
 
 
 def test_nothing_is_recomputed_that_is_small_or_not_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:

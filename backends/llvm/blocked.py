@@ -25,7 +25,7 @@ from graphc.backends.llvm import memory
 from graphc.backends.llvm.product_numbers import Numbers
 from graphc.backends.llvm.target import Target
 from graphc.backends.llvm.transposing import transposed
-from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value
+from graphc.backends.llvm.values import BITS, LLVM, Body, Module, Value, select
 
 __all__ = ["BlockWriter", "Shape", "blocked_module"]
 
@@ -64,9 +64,12 @@ class Shape:
         self.scratch = self.block + (self.wide + self.columns) * self.deep + (self.high * self.wide if self.rounded else 0)
 
 
-def blocked_module(kind: str, target: Target) -> tuple[str, str]:
-    """(NAME, the text of a module) for numbers of this kind (products.Product.kind, but bool)."""
+def blocked_module(kind: str, target: Target, wide: bool = False, adds: bool = False) -> tuple[str, str]:
+    """(NAME, the text of a module) for numbers of this kind (products.Product.kind, but bool).  ``wide``, ``adds``: as there."""
     writer = BlockWriter(kind, target)
+    if wide:
+        writer.shape.rounded = False
+    writer.adds = adds
     text = writer.write()
     name = "blocked_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
     return name, text.replace("@NAME", "@" + name)
@@ -76,6 +79,7 @@ class BlockWriter:
     """Writes the functions."""
 
     packs_b = True
+    adds = False  # to what C holds, where this is what is computed in
     steps: tuple[Value, Value]  # of B, in ``product``
 
     def __init__(self, kind: str, target: Target) -> None:
@@ -276,7 +280,8 @@ class BlockWriter:
             with f.loop(start, stop, self.i64(shape.wide), "wide") as column:
                 wide = (stop - column.index).minimum(shape.wide)
                 with f.loop(self.i64(0), k.maximum(1), step_k, "deep") as at_k:
-                    deep, first = (k - at_k.index).minimum(step_k), at_k.index.eq(0).to("i64", signed=False)
+                    deep = (k - at_k.index).minimum(step_k)
+                    first = self.i64(0) if self.adds else at_k.index.eq(0).to("i64", signed=False)
                     with f.loop(at.index, end, self.i64(shape.high), "high") as row:
                         high = (end - row.index).minimum(shape.high)
                         pack_a(scratch, row.index, at_k.index, high, deep)
@@ -291,8 +296,9 @@ class BlockWriter:
                             if pack_b is not None:
                                 with f.when(row.index.eq(at.index), "begins"):
                                     pack_b(panel, column.index + j.index, at_k.index, count, deep)
-                            form = self.form(care, panel, deep * shape.columns)
-                            self.tiles(self.at(to, j.index, self.work), step, scratch, panel, count, high, deep, first, form)
+                            corner = self.at(to, j.index, self.work)
+                            form = self.form(care, panel, deep * shape.columns, corner, step, select(first.ne(0), first.like(0), high), count)
+                            self.tiles(corner, step, scratch, panel, count, high, deep, first, form)
                 if shape.rounded:
                     self.narrowed(rounded, self.at(c, column.index, self.storage), wide, c_row, at.index, end)
 
@@ -304,8 +310,8 @@ class BlockWriter:
         """Does what is packed need another form of the tile?  None: there is no other."""
         return None
 
-    def form(self, care: Value | None, panel: str, count: Value) -> str:
-        """The table of tiles, for a block of rows and a panel."""
+    def form(self, care: Value | None, panel: str, count: Value, c: str, c_row: Value, rows: Value, columns: Value) -> str:
+        """The table of tiles, for a block of rows and a panel, which go on from what so many rows and columns of C hold."""
         return "@NAME_tiles"
 
     def tiles(self, c: str, c_row: Value, block: str, panel: str, columns: Value, high: Value, deep: Value, first: Value, form: str) -> None:

@@ -92,7 +92,7 @@ class Multiplying:
         """A product of matrices, or of many."""
         a, b, out = step.a, step.b, step.out
         m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-        dtype = self.program.slabs[out.slab].dtype
+        dtype = self.program.slabs[a.slab].dtype
         strides = [a.strides[-2], a.strides[-1], b.strides[-2], b.strides[-1], out.strides[-2]]
         if m == 1 and n != 1 and step.adds == 0:  # C' = B'A': the columns become rows, which can be shared out, and B need not be packed
             a, b = b, a
@@ -100,6 +100,7 @@ class Multiplying:
         spec = _spec(dtype, m, n, k, strides)
         views = (out, a, b)
         if self.alone:  # blocks of a sweep are small, and fit the cache
+            spec = replace(spec, wide=self.program.slabs[out.slab].dtype != dtype)
             self._alone(step, spec, dtype, views, (m, n, k, *strides))
             return
         large = self._large(spec, dtype, m, n, k, strides)
@@ -150,12 +151,29 @@ class Multiplying:
                       lambda: one_by_one(0, starts))
 
     def _alone(self, step: Product, spec: Spec, dtype: np.dtype[Any], views: Sequence[View], numbers: Sequence[Size]) -> None:
-        """A product in a sweep: one matrix, its rows on this thread."""
-        pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}") for v in views]
+        """A product in a sweep: one matrix, on this thread.  Numbers of 16 bits in blocks, where each is widened (or paired) once and not for each tile."""
+        bytes_ = [v.offset * self.program.slabs[v.slab].dtype.itemsize for v in views]
+        pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(n).ref}") for v, n in zip(views, bytes_, strict=True)]
         refs, (m, n, k) = [self.size(x).ref for x in numbers], numbers[:3]
+        packed: bool | Value = spec.kind in ("f16", "bf16")
+        for size, least in zip((m, n, k), (LEAST_ROWS, LEAST_COLUMNS, PAIRED), strict=True) if packed else ():
+            packed = _and(packed, self._compare(size, least))
+
+        def in_rows(adds: bool) -> None:
+            self._rows(replace(spec, adds=adds), dtype, pointers, refs, m, n, k, True)
+
+        def in_blocks(adds: bool) -> None:
+            shape = Shape(spec.kind, self.target)
+            name = self.made(paired_module if has_pairs(spec.kind, self.target) else blocked_module, spec.kind, self.target, spec.wide, adds)
+            self.module.declare(name, _PRODUCT)
+            self.scratch = dims.dim_max(self.scratch, (shape.scratch * shape.bytes + 63) // 64 * 64)
+            self.f.line(f"call void @{name}({_Matrices(name, pointers, refs).args(self.scratch_address(), '0', self.size(m).ref)})")
 
         def rows(adds: bool) -> None:
-            self._rows(replace(spec, adds=adds), dtype, pointers, refs, m, n, k, True)
+            if isinstance(packed, bool):
+                (in_blocks if packed else in_rows)(adds)
+            else:
+                self.f.either(packed, "packed", lambda: in_blocks(adds), lambda: in_rows(adds))
 
         if isinstance(step.adds, int):
             rows(step.adds != 0)

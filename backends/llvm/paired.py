@@ -4,8 +4,8 @@
 multiply-add after the other.  So with k and k + 1 packed as high and low half of 32 bits the bits are those of the other forms, which widen first.
 
 But for subnormal numbers, which the instruction takes for zero, and makes zero.  A product of two numbers of 8 bits of at least 2**-56 is a multiple of
-2**-126, and so is every sum of such products: none is subnormal.  Where a block of A or a panel of B has a smaller number that is not 0,
-its tiles widen the pairs and multiply one after the other.
+2**-126, and so is every sum of such products: none is subnormal.  Where a block of A or a panel of B has a smaller number that is not 0, or
+a sum that goes on is subnormal, its tiles widen the pairs and multiply one after the other.
 
 Everything else is as in blocked.py, with a pair for an element: both operands are packed, k in pairs, an odd last one with a zero.
 """
@@ -31,9 +31,13 @@ def has_pairs(kind: str, target: Target) -> bool:
     return kind == "bf16" and target.bits == 512 and target.has("avx512bf16") and target.has("avx512bw")
 
 
-def paired_module(kind: str, target: Target) -> tuple[str, str]:
-    """(NAME, the text of a module): the interface of ``blocked_module``."""
-    text = _Writer(kind, target).write()
+def paired_module(kind: str, target: Target, wide: bool = False, adds: bool = False) -> tuple[str, str]:
+    """(NAME, the text of a module): the interface of ``blocked_module``.  ``wide``, ``adds``: as those of products.Product."""
+    writer = _Writer(kind, target)
+    if wide:
+        writer.shape.rounded = False  # C holds what is computed in
+    writer.adds = adds
+    text = writer.write()
     name = "paired_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
     return name, text.replace("@NAME", "@" + name)
 
@@ -45,6 +49,7 @@ class _Writer(BlockWriter):
         self.pack("NAME_lay_a", along_k=True)
         self.pack("NAME_lay_b", along_k=False)
         self.small()
+        self.begun()
         self.tiles_of()
         self.tiles_of("NAME_widened")
         self.edge()
@@ -167,10 +172,32 @@ class _Writer(BlockWriter):
     def careful(self, packed: str, count: Value) -> Value | None:
         return self.f.value(self.f.op(f"call i64 @NAME_small(ptr {packed}, i64 {count.ref})"), "i64").ne(0)
 
-    def form(self, care: Value | None, panel: str, count: Value) -> str:
+    def begun(self) -> None:
+        """``i64 NAME_begun(c, c_row, rows, columns)``: is a sum subnormal that goes on?"""
+        c_row, rows, columns = self.begin("NAME_begun", "p:c c_row rows columns")
+        f, w, zero = self.f, self.shape.lanes, self.i64(0)
+        f.result = "i64"
+        whole, count = columns & -w, f.const(-1, "i32", w)
+
+        def least(before: Value, row: Value, column: Value, mask: Value | None) -> Value:
+            x = memory.load(self.at("%c", row * c_row + column, "i32"), Value(f, "", "i32", w), mask)
+            return f.intrinsic("umin", before, (x << 1) - 1)  # without the sign; 0 becomes the largest number
+
+        with f.loop(zero, rows, self.i64(1), "row") as row:
+            total = row.carry(count)
+            with f.loop(zero, whole, self.i64(w), "vector") as at:
+                inner = at.carry(total)
+                at.next(inner, least(inner, row.index, at.index, None))
+            row.next(total, least(inner, row.index, whole, self.below(columns - whole, w)))
+        found = f.any(total.ult(f.const((1 << 24) - 1, "i32", w)))
+        f.finish(f"ret i64 {found.to('i64', signed=False).ref}")
+
+    def form(self, care: Value | None, panel: str, count: Value, c: str, c_row: Value, rows: Value, columns: Value) -> str:
         other = self.careful(panel, count)
+        args = ", ".join(f"i64 {x.ref}" for x in (c_row, rows, columns))
+        begun = self.f.value(self.f.op(f"call i64 @NAME_begun(ptr {c}, {args})"), "i64").ne(0)
         assert care is not None and other is not None
-        return self.f.op(f"select i1 {(care | other).ref}, ptr @NAME_wideneds, ptr @NAME_tiles")
+        return self.f.op(f"select i1 {(care | other | begun).ref}, ptr @NAME_wideneds, ptr @NAME_tiles")
 
     # -- a tile -----------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ class Product:
         a_step, b_step: the other stride of an operand with a unit stride, where it is known.
         c_step: the stride from row to row of C, where it is known.
         adds: is the product added to what C holds?
+        wide: does C hold what is computed in: float32 where operands have 16 bits?
     """
 
     kind: str
@@ -59,11 +60,12 @@ class Product:
     b_step: int | None = None
     c_step: int | None = None
     adds: bool = False
+    wide: bool = False
 
     @property
     def packed(self) -> bool:
         """Must the caller lay B out as rows first (``NAME_pack``) and pass ``b = scratch, b_row = n, b_col = 1``?"""
-        if self.n == 1 and not self.adds:
+        if self.n == 1 and not self.adds and not self.wide:
             return self.a_unit == "col" and self.b_unit != "row"
         return self.b_unit != "col"
 
@@ -136,6 +138,7 @@ class _Writer:
         self.spec, self.target = spec, target
         self.numbers = Numbers(spec.kind, target)
         self.storage, self.work = self.numbers.storage, self.numbers.work
+        self.result = self.work if spec.wide else self.storage
         self.module = Module(target)
         self.registers = 32 if target.has("avx512f") or target.has("neon") else 16
         self.lanes = target.bits // BITS[self.work]
@@ -166,11 +169,11 @@ class _Writer:
     def smaller(self, x: Value, y: Value) -> Value:
         return x.minimum(y)
 
-    def at(self, pointer: str, offset: Int) -> str:
+    def at(self, pointer: str, offset: Int, kind: str = "") -> str:
         """The address of an element."""
         if isinstance(offset, int) and offset == 0:
             return pointer
-        return self.f.op(f"getelementptr {LLVM[self.storage]}, ptr {pointer}, i64 {offset.ref if isinstance(offset, Value) else offset}")
+        return self.f.op(f"getelementptr {LLVM[kind or self.storage]}, ptr {pointer}, i64 {offset.ref if isinstance(offset, Value) else offset}")
 
     def load(self, pointer: str, lanes: int = 0, mask: Value | None = None, kind: str = "") -> Value:
         """Elements as they are stored; 0 where the mask is false."""
@@ -212,7 +215,7 @@ class _Writer:
             self.b_row = _known(b_row, b_col, spec.b_unit, spec.b_step)[0]
         self.c_row: Int = c_row if spec.c_step is None else spec.c_step
         self.c, self.a, self.b = "%c", "%a", "%b"
-        if spec.adds:
+        if spec.adds or spec.wide:  # the forms of one column know neither
             for group in self.groups(self.i64(0), self.n, self.widest()):
                 self.rows(group)
         elif spec.n == 1 and spec.a_unit == "col":
@@ -361,14 +364,16 @@ class _Writer:
             a = [(base, r * r_step) for r in range(rows)]
         else:
             a = [(self.at(self.a, self.mul(i + r, self.a_row)), 0) for r in range(rows)]
-        lines = [self.at(self.at(self.c, self.mul(i + r, self.c_row)), j) for r in range(rows)]
+        wide, kind = self.spec.wide, self.result
+        lines = [self.at(self.at(self.c, self.mul(i + r, self.c_row), kind), j, kind) for r in range(rows)]
         begun = None
         if self.spec.adds:
-            begun = [[self.numbers.widen(self.load(self.at(line, slot.column), slot.lanes, slot.mask)) for slot in slots] for line in lines]
+            begun = [[self.load(self.at(line, slot.column, kind), slot.lanes, slot.mask, kind) for slot in slots] for line in lines]
+            begun = begun if wide else [[self.numbers.widen(x) for x in line] for line in begun]
         totals = self.sums(a, self.a_col, self.at(self.b, j), self.b_row, slots, begun)
         for line, found in zip(lines, totals, strict=True):
             for slot, total in zip(slots, found, strict=True):
-                self.store(self.numbers.narrow(total), self.at(line, slot.column), slot.mask)
+                self.store(total if wide else self.numbers.narrow(total), self.at(line, slot.column, kind), slot.mask)
 
     def sums(self, a: Sequence[tuple[str, int]], a_step: Int, b: str, b_step: Int, slots: Sequence[_Slot],
              begun: list[list[Value]] | None = None) -> list[list[Value]]:
