@@ -139,7 +139,9 @@ class _Sweeping:
             return None
         most = min(max(least // LEAST_BLOCKS // 16 * 16, FEW_ROWS), MOST_ROWS)
         found = self.having(_Found(Rows(a.shape[:-2], a.shape[-2]), {}, frozenset(), True, most=most), slab.id)
-        for p in products if found is not None else ():
+        if found is None:
+            return None
+        for p in products:
             found = self.having(found, p.out.slab) or found
         return found
 
