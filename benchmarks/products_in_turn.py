@@ -2,28 +2,38 @@
 
     python benchmarks/products_in_turn.py [--rounds 21]
 
-Weights that stay (``x @ w.T`` and ``x @ w``, w a shared variable) laid out once per change against once per call (without the pass ``keep``).
-float32, one thread, microseconds.
+Weights that stay (``x @ w.T`` and ``x @ w``, w a shared variable) laid out once per change against once per call (without the pass ``keep``);
+narrow ones that multiply the same rows, each for itself against joined; rows of a table, gathered before the product against block by block
+(passes/sweeps.py).  float32, one thread, microseconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import operator
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import graphc as gc
+from graphc.passes import sweeps
 
 #: rows, sums and columns; is the second operand transposed in memory
 KEPT = [(1, 512, 784, True), (8, 512, 784, True), (32, 1024, 1024, True), (32, 1024, 4096, True), (128, 512, 784, True), (4, 1024, 4096, False),
         (32, 1024, 4096, False), (128, 4096, 1024, False)]
+
+#: products, rows, sums and columns of each
+JOINED = [(3, 32, 64, 10), (3, 1024, 256, 10), (4, 32, 64, 4), (4, 128, 256, 24), (2, 1024, 256, 24), (4, 3, 128, 24)]
+#: rows, sums and columns, the table has 10,000 rows
+GATHERED = [(256, 512, 64), (1024, 512, 64), (4096, 512, 64), (1024, 128, 512), (4096, 128, 512), (4096, 300, 128), (1024, 512, 10)]
 
 Call = Callable[[], Any]
 
@@ -37,6 +47,28 @@ def product(m: int, k: int, n: int, turned: bool, **options: Any) -> Call:
     for _ in range(2):
         np.testing.assert_allclose(f(data), data @ (weight.T if turned else weight), rtol=1e-3, atol=1e-3)
     return lambda: f(data)
+
+
+def gates(count: int, m: int, k: int, n: int, **options: Any) -> Call:
+    """A call of products with the same rows, their number unknown when compiling, that one kernel reads."""
+    rng = np.random.default_rng(0)
+    x, ws = gc.tensor("x", shape=("m", k), dtype="float32"), [gc.shared(rng.normal(size=(k, n)).astype("float32"), f"w{i}") for i in range(count)]
+    f = gc.function([x], functools.reduce(operator.mul, [gc.sigmoid(x @ w) for w in ws]), threads=1, **options)
+    data = rng.normal(size=(m, k)).astype("float32")
+    want = np.prod([1 / (1 + np.exp(-(data @ w.get_value()).astype("float64"))) for w in ws], axis=0)
+    np.testing.assert_allclose(f(data), want, rtol=1e-2, atol=1e-4)
+    return lambda: f(data)
+
+
+def gathered(m: int, k: int, n: int, blocks: int, **options: Any) -> Call:
+    """A call of ``table[at] @ w``, its values checked.  ``blocks``: how many there must be for the sweep."""
+    rng = np.random.default_rng(0)
+    table, at, w = gc.tensor("table", shape=(10_000, k), dtype="float32"), gc.tensor("at", shape=(m,), dtype="int64"), gc.tensor("w", shape=(k, n), dtype="float32")
+    with mock.patch.object(sweeps, "LEAST_BLOCKS", blocks):
+        f = gc.function([table, at, w], table[at] @ w, threads=1, **options)
+    rows, positions, weight = rng.normal(size=(10_000, k)).astype("float32"), rng.integers(-10_000, 10_000, m), rng.normal(size=(k, n)).astype("float32")
+    np.testing.assert_allclose(f(rows, positions, weight), rows[positions] @ weight, rtol=1e-3, atol=1e-3)
+    return lambda: f(rows, positions, weight)
 
 
 def in_turn(first: Call, second: Call, rounds: int) -> tuple[float, float, float]:
@@ -61,6 +93,14 @@ def main() -> None:
     for m, k, n, turned in KEPT:
         a, b, ratio = in_turn(product(m, k, n, turned, mode=gc.Mode(exclude=["keep"]), threads=1), product(m, k, n, turned, threads=1), rounds)
         print(f"| {m} x {k} x {n}{', w.T' if turned else ''} | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
+    print("\n| products | each for itself | joined | ratio |\n|---|---:|---:|---:|")
+    for count, m, k, n in JOINED:
+        a, b, ratio = in_turn(gates(count, m, k, n, mode=gc.Mode(exclude=["keep"])), gates(count, m, k, n), rounds)
+        print(f"| {count} of {m} x {k} x {n} | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
+    print("\n| rows of a table | gathered before | block by block | ratio |\n|---|---:|---:|---:|")
+    for m, k, n in GATHERED:
+        a, b, ratio = in_turn(gathered(m, k, n, sys.maxsize), gathered(m, k, n, sweeps.LEAST_BLOCKS), rounds)
+        print(f"| {m} x {k} x {n} | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from graphc.ops.core import is_door
 from graphc.ops.indexing import subtensor, subtensor_op
 from graphc.ops.movement import transpose_op
 from graphc.ops.slicing import WHOLE, slice_entry
+from graphc.passes.columns import fewer_vectors
 from graphc.passes.context import Context, Rewrite
 from graphc.passes.merge import merge
 
@@ -38,8 +39,6 @@ __all__ = ["contract"]
 
 #: factors of a chain that are looked at together, and orders of some of them that are kept where none is the cheapest for all sizes
 MOST_FACTORS, MOST_ORDERS = 24, 8
-#: bytes of a vector where it is longest
-VECTOR = 64
 
 
 def contract(graph: Graph, context: Context) -> Graph:
@@ -397,11 +396,8 @@ def _columns(graph: Graph, context: Context) -> Graph:
     plans: dict[Node, Callable[[At], Var]] = {}
     for (x, whole, turned), parts in groups.items():
         for run in _runs(parts):
-            apart = sum(-(-_row_bytes(node.outputs[0]) // VECTOR) for node, _, _ in run)
-            joined = -(-sum(_row_bytes(node.outputs[0]) for node, _, _ in run) // VECTOR)
-            if 10 * (apart - joined) < apart:
-                continue
-            _Columns(x, whole, turned, run).put(plans)
+            if fewer_vectors([_row_bytes(node.outputs[0]) for node, _, _ in run]):
+                _Columns(x, whole, turned, run).put(plans)
     return _replaced(graph, "join_columns", plans, context)
 
 

@@ -7,11 +7,12 @@ then, which lowers to a contraction.
 
 Kept are expressions of such state (a weight cast, masked, normalised; two weights multiplied or joined), and the right operand of a
 product where the product would lay it out anew in each call: ``x @ w.T``.  The graph gets a leaf in its place (graphc/kept.py).
+Narrow weights of products with one left operand are joined (passes/columns.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from graphc import dims
 from graphc.errors import on_behalf_of
@@ -20,6 +21,7 @@ from graphc.kept import KeptState
 from graphc.ops.contraction import einsum_op
 from graphc.ops.core import constant_op
 from graphc.ops.movement import reshape, transpose
+from graphc.passes.columns import joined
 from graphc.passes.context import Context, Rewrite
 from graphc.passes.convolving import PANELED
 
@@ -39,16 +41,8 @@ def keep(graph: Graph, context: Context) -> Graph:
     """See the module's docstring; for backends that run programs."""
     if not context.native:
         return graph
-    changed = {s.container for s, _ in graph.updates}
-    still = [s for s in graph.shared if s.container not in changed and all(isinstance(n, int) for n in s.type.shape)]
-    nodes = graph.nodes
-    fixed: dict[Var, dict[Shared, None]] = {s: {s: None} for s in still}  # and the state that it depends on
-    for node in nodes:
-        if node.op is constant_op:
-            fixed[node.outputs[0]] = {}
-        elif node.inputs and _plain(node) and all(v in fixed for v in node.inputs):
-            sources = {s: None for v in node.inputs for s in fixed[v]}
-            fixed.update(dict.fromkeys(node.outputs, sources))
+    graph, joints = joined(graph, _fixed(graph), context)
+    fixed, nodes = _fixed(graph), graph.nodes
     table: dict[Var, Var] = {}
     products: dict[Node, tuple[int, int, int, int]] = {}
     for node in nodes:
@@ -60,7 +54,7 @@ def keep(graph: Graph, context: Context) -> Graph:
                 if shape is not None:
                     products[node] = shape
                 else:
-                    _kept(v, node, position, fixed, table)
+                    _kept(v, node, position, fixed, table, joints)
     if not table and not products:
         return graph
     leaves: dict[tuple[Var, Sequence[int]], Var] = {}
@@ -79,6 +73,20 @@ def keep(graph: Graph, context: Context) -> Graph:
     for v, leaf in table.items():
         context.log.append(Rewrite("keep", v, leaf))
     return graph.with_roots(rebuild(graph.roots, table, visit=visit))
+
+
+def _fixed(graph: Graph) -> dict[Var, dict[Shared, None]]:
+    """What depends on constants and unchanged state only, and which state that is."""
+    changed = {s.container for s, _ in graph.updates}
+    still = [s for s in graph.shared if s.container not in changed and all(isinstance(n, int) for n in s.type.shape)]
+    found: dict[Var, dict[Shared, None]] = {s: {s: None} for s in still}
+    for node in graph.nodes:
+        if node.op is constant_op:
+            found[node.outputs[0]] = {}
+        elif node.inputs and _plain(node) and all(v in found for v in node.inputs):
+            sources = {s: None for v in node.inputs for s in found[v]}
+            found.update(dict.fromkeys(node.outputs, sources))
+    return found
 
 
 def _panels(v: Var, node: Node, position: int, context: Context) -> tuple[int, int, int, int] | None:
@@ -115,8 +123,8 @@ def _plain(node: Node) -> bool:
         isinstance(n, int) for v in node.outputs for n in v.type.shape)
 
 
-def _kept(v: Var, node: Node, position: int, fixed: dict[Var, dict[Shared, None]], table: dict[Var, Var]) -> None:
-    """Put a leaf for what ``node`` reads into the table, if that pays."""
+def _kept(v: Var, node: Node, position: int, fixed: dict[Var, dict[Shared, None]], table: dict[Var, Var], joints: Collection[Var]) -> None:
+    """Put a leaf for what ``node`` reads into the table, if that pays; joined matrices always do."""
     base = v
     while base.node is not None and base.node.op.name in VIEWS:
         base = base.node.inputs[0]
@@ -126,7 +134,8 @@ def _kept(v: Var, node: Node, position: int, fixed: dict[Var, dict[Shared, None]
         base = v
     nbytes = dims.product(base.type.shape) * base.type.dtype.itemsize
     have = [dims.product(s.type.shape) * s.type.dtype.itemsize for s in fixed[base]]
-    if base in table or not isinstance(nbytes, int) or not LEAST_BYTES <= nbytes <= sum(n for n in have if isinstance(n, int)):
+    least = 0 if base in joints else LEAST_BYTES
+    if base in table or not isinstance(nbytes, int) or not least <= nbytes <= sum(n for n in have if isinstance(n, int)):
         return
     table[base] = KeptState(base, _name(fixed[base], "kept"), base.origin)
 

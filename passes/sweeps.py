@@ -13,12 +13,14 @@ writers and readers go along the same rows and no step outside stands between tw
 A product with few sums whose result only kernels read is a seed too: what follows it (bias, activation, its derivative, a residual, the update of
 the weight whose gradient it is) finds its rows in the cache, and the result itself is never written out.  So are contractions of many
 images, one image at a time.
+
+Last, what kernels make for the left side of products alone (rows gathered from a table, an activation, a mask) is made block by block before these use it.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from graphc import dims
@@ -45,6 +47,9 @@ MOST_ROWS, LEAST_ROWS, BLOCK_BYTES = 64, 16, 1536 << 10
 #: before kernels: sums at most (with more, a pass over the result is nothing beside the product), those of contractions, bytes of B that every
 #: block reads again, multiplications of a contraction for each image, which has tables of its own
 FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 20
+#: before products: bytes of a row of their left operand at most (longer ones stay in no cache next to B's columns), bytes of an operand that several
+#: products read, blocks at least, so that threads have enough to share, and rows of a block where there would be fewer
+ROW_BYTES, SHARED_BYTES, LEAST_BLOCKS, FEW_ROWS = 2048, 2 << 20, 8, 32
 
 
 class _Found(NamedTuple):
@@ -55,6 +60,7 @@ class _Found(NamedTuple):
     members: frozenset[int]
     simple: bool = False  # does a product begin it that only kernels read?
     whole: bool = False  # is a block all rows of a matrix?
+    most: int = 0  # rows of a block at most, if it has a limit of its own
 
 
 class _Sweeping:
@@ -74,11 +80,13 @@ class _Sweeping:
 
     def run(self) -> Program:
         found: list[_Found] = []
-        for i in range(len(self.steps)):
-            seed = self.seed(i) or self.simple_seed(i)
-            if seed is not None and (grown := self.grown(seed)) is not None and not self.cycle([*found, grown]):
-                found.append(grown)
-                self.taken |= grown.members
+        kinds: tuple[Callable[[int], _Found | None], ...] = (lambda i: self.seed(i) or self.simple_seed(i), self.operand_seed)
+        for seed_at in kinds:
+            for i in range(len(self.steps)):
+                seed = seed_at(i)
+                if seed is not None and (grown := self.grown(seed)) is not None and not self.cycle([*found, grown]):
+                    found.append(grown)
+                    self.taken |= grown.members
         if found:
             self.replace(found)
         return self.program
@@ -117,6 +125,32 @@ class _Sweeping:
         if not whole and (k > FEW_SUMS or m < 2 * MOST_ROWS or k * n * slab.dtype.itemsize > SMALL_BYTES):
             return None
         return self.having(_Found(rows, {}, frozenset(), True, whole), slab.id)
+
+    def operand_seed(self, i: int) -> _Found | None:
+        """A product whose left operand a kernel makes for it alone, or for several products."""
+        step = self.steps[i]
+        if not isinstance(step, Product) or step.axes != (1, 1, 1) or i in self.taken:
+            return None
+        a, slab = step.a, self.slabs[step.a.slab]
+        products = [p for j in self.readers[slab.id] if isinstance(p := self.steps[j], Product) and p.axes == (1, 1, 1) and p.a == a and p.b.slab != slab.id]
+        if len(products) < len(self.readers[slab.id]) or not all(isinstance(self.steps[j], Launch) for j in self.writers[slab.id]):
+            return None
+        if a.shape != slab.shape or a.offset != 0 or a.strides != contiguous(a.shape) or not is_float(slab.dtype) or slab.dtype.itemsize < 4:
+            return None  # half floats have products in pairs, which are faster than what sweeps have
+        if not all(isinstance(n, int) for p in products for n in p.b.shape[-2:]):
+            return None
+        least, each = dims.bounds(dims.product(a.shape[:-1]))[0], _guess(a.shape[-1]) * slab.dtype.itemsize
+        if dims.bounds(a.shape[-2])[0] < LEAST_ROWS or least < LEAST_BLOCKS * FEW_ROWS or least * each < (SHARED_BYTES if len(products) > 1 else LEAST_BYTES):
+            return None
+        if each > ROW_BYTES or sum(each * _guess(p.b.shape[-1]) for p in products) > SMALL_BYTES:
+            return None
+        most = min(max(least // LEAST_BLOCKS // 16 * 16, FEW_ROWS), MOST_ROWS)
+        found = self.having(_Found(Rows(a.shape[:-2], a.shape[-2]), {}, frozenset(), True, most=most), slab.id)
+        if found is None:
+            return None
+        for p in products:
+            found = self.having(found, p.out.slab) or found
+        return found
 
     def having(self, found: _Found, slab: int) -> _Found | None:
         """With one slab more, if that can be."""
@@ -288,7 +322,7 @@ class _Sweeping:
         if found.whole and isinstance(rows, int):
             return rows, symbols_of(found.rows.lead), rows
         nbytes = sum(_guess(width) * self.slabs[s].dtype.itemsize for s, width in found.held.items())
-        most = min(max(BLOCK_BYTES // nbytes // 16 * 16, LEAST_ROWS), MOST_ROWS)
+        most = min(max(BLOCK_BYTES // nbytes // 16 * 16, LEAST_ROWS), found.most or MOST_ROWS)
         count: Size | None = None
         if isinstance(rows, int) and rows:
             least, matrices = -(-rows // most), _guess(dims.product(found.rows.lead))

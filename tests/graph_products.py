@@ -309,13 +309,20 @@ def batched(b: Builder) -> Any:
 
 @operation(5)
 def layer(b: Builder) -> Any:
-    """A product with a bias, an activation, a reduction or a normalisation behind it."""
+    """A product with a bias, an activation, a reduction or a normalisation behind it; its operand may be rows of a table."""
     a = _matrices(b)
     if a is None:
         return None
     have = b.evaluate(a).shape
+    if have[-2] and b.chance(20):
+        a = gc.take(a, b.positions(have[-2], (b.between(4, 9),)), axis=-2)
+        have = b.evaluate(a).shape
+    if b.chance(15):
+        a = b.pick(ACTIVATIONS)(a)
     if have[-1] and b.chance(15):
         a = _normal(a, False)
+    if b.chance(10):  # several products with one operand
+        return [a @ _met(b, have) for _ in range(b.between(2, 3))]
     y = a @ _met(b, have)
     shape = b.evaluate(y).shape
     if not _small(shape):

@@ -35,7 +35,8 @@ Build = Callable[..., Var]
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of any size are swept, in blocks of few rows, and none is kept for the gradient."""
-    for module, name, value in ((swept, "LEAST_BYTES", 1), (swept, "MOST_ROWS", BLOCK), (swept, "LEAST_ROWS", BLOCK), (recomputing, "KEPT_BYTES", 0)):
+    for module, name, value in ((swept, "LEAST_BYTES", 1), (swept, "MOST_ROWS", BLOCK), (swept, "LEAST_ROWS", BLOCK), (recomputing, "KEPT_BYTES", 0),
+                                (swept, "SHARED_BYTES", 1), (swept, "LEAST_BLOCKS", 1), (swept, "FEW_ROWS", BLOCK)):
         monkeypatch.setattr(module, name, value)
 
 
@@ -460,6 +461,95 @@ def test_what_follows_contractions_and_products_is_done_block_by_block() -> None
             plain_ = compiled(inputs, outputs, LLVM)
         given = filled(*shapes)
         np.testing.assert_array_equal(compiled(inputs, outputs, LLVM)(*given)[0], plain_(*given)[0])
+
+
+# ---- what is made for products ---------------------------------------------------------------------
+
+
+def table(shape: tuple[Any, ...], dtype: str = "float32", rows: int = 50, k: int = 6, columns: Sequence[int] = (5,)) -> tuple[list[Var], list[Var]]:
+    """Rows gathered from a table, times a matrix or several."""
+    x, at = gc.tensor("x", shape=(rows, k), dtype=dtype), gc.tensor("at", shape=shape, dtype="int32")
+    ws = [gc.tensor(f"w{n}", shape=(k, n), dtype=dtype) for n in columns]
+    return [x, at, *ws], [x[at] @ w for w in ws]
+
+
+def gathered(f: gc.Function) -> list[str]:
+    """Where gathered rows lie."""
+    return [s.place for s in f._compiled.program.slabs if s.name.startswith("take")]
+
+
+@pytest.mark.parametrize(("shape", "dtype", "columns"), [
+    ((40,), "float32", (5,)), ((48,), "float64", (2, 7)), ((33,), "float32", (40, 3, 17)), ((3, 17), "float32", (5,)), ((2, 2, 16), "float64", (5, 4))])
+def test_rows_of_a_table_are_gathered_block_by_block(shape: tuple[int, ...], dtype: str, columns: tuple[int, ...]) -> None:
+    """With the bits of gathering all of them first, for any number of threads; positions may count from the end."""
+    inputs, outputs = table(shape, dtype, columns=columns)
+    given = [rng.normal(size=v.type.shape).astype(dtype) if v.dtype != np.int32 else rng.integers(-50, 50, shape, "int32") for v in inputs]
+    with mock.patch.object(compiling, "sweeps", lambda program: program):
+        whole = compiled(inputs, outputs, LLVM)
+    assert gathered(whole) == ["arena"]
+    want = bits(whole(*given))
+    with cut_small(), two_threads(), mock.patch.object(sweeping, "most_chunks", lambda: 4):
+        f = compiled(inputs, outputs, LLVM)
+        assert gathered(f) == ["block"]
+        for threads in (1, 2):
+            with gc.config(threads=threads):
+                assert bits(f(*given)) == want, threads
+    x, at = given[:2]
+    for a, w in zip(compiled(inputs, outputs, INTERPRETER)(*given), given[2:], strict=True):
+        np.testing.assert_allclose(a, x[at] @ w, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [LLVM, INTERPRETER])
+def test_a_position_outside_of_the_table_changes_nothing(mode: gc.Mode) -> None:
+    """The error is that of gathering, with the user's line, before state is touched."""
+    (x, at, w), _ = table((40,))
+    calls = gc.shared(np.zeros(3), "calls")
+    y = x[at] @ w  # the line of the error
+    with gc.config(verify=True):
+        f = gc.function([x, at, w], y, updates=[(calls, calls + 1)], mode=mode)
+    assert gathered(f) == ["block"]
+    given = [rng.normal(size=(50, 6)).astype("float32"), rng.integers(-50, 50, 40, "int32"), rng.normal(size=(6, 5)).astype("float32")]
+    for position, bad in ((0, 50), (39, -51), (17, 2 ** 31 - 1)):
+        wrong = given[1].copy()
+        wrong[position] = bad
+        with pytest.raises(IndexError, match="test_sweeps"):
+            f(given[0], wrong, given[2])
+        np.testing.assert_array_equal(calls.get_value(), 0)
+    np.testing.assert_allclose(f(*given), given[0][given[1]] @ given[2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(calls.get_value(), 1)
+
+
+def test_infinite_rows_stay_what_they_are() -> None:
+    """0 * inf is nan, in a row that is gathered as in any other; other rows see nothing of it."""
+    inputs, outputs = table((40,), "float64")
+    given = [rng.normal(size=(50, 6)), rng.integers(-50, 50, 40, "int32"), rng.normal(size=(6, 5))]
+    given[0][7, 2], given[2][2, 1], given[1][[3, 30]] = np.inf, 0.0, 7
+    f, g = compiled(inputs, outputs, LLVM), gc.function(inputs, outputs, mode=REFERENCE)
+    assert gathered(f) == ["block"]
+    (have,), (want,) = f(*given), g(*given)
+    assert np.isnan(have[3, 1]) and not np.isfinite(have[[3, 30]]).any()
+    np.testing.assert_allclose(have, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("case", "swept_"), [("pointwise", True), ("normalised", True), ("several", True), ("result", False), ("summed over rows", False),
+                                              ("read elsewhere", False), ("few rows", False), ("long rows", False), ("half floats", False), ("unknown", False)])
+def test_which_operands_are_made_in_blocks(case: str, swept_: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if case == "few rows":
+        monkeypatch.setattr(swept, "LEAST_BLOCKS", 3)
+    if case == "long rows":
+        monkeypatch.setattr(swept, "ROW_BYTES", 6 * 8 - 1)
+    dtype = "float16" if case == "half floats" else "float64"
+    x, w, v = (gc.tensor(name, shape=shape, dtype=dtype) for name, shape in (("x", ("n" if case == "unknown" else 40, 6)), ("w", (6, 5)), ("v", (6, 3))))
+    a = (x - gc.mean(x, axis=-1, keepdims=True)) * gc.exp(x) if case == "normalised" else gc.tanh(x) + 1.0
+    extra = {"several": [a @ v], "result": [a], "summed over rows": [a.T @ gc.cos(x)], "read elsewhere": [gc.cumsum(a, axis=0)]}
+    inputs, outputs = [x, w, v], [a @ w, *extra.get(case, [])]
+    given = [array.astype(dtype) for array in filled((40, 6), (6, 5), (6, 3))]
+    f = compiled(inputs, outputs, LLVM)
+    assert is_swept(f) == swept_
+    with mock.patch.object(compiling, "sweeps", lambda program: program):
+        compare(f(*given), compiled(inputs, outputs, LLVM)(*given), 20, case)
+    if swept_:
+        both(inputs, outputs, given)
 
 
 # ---- recompute ------------------------------------------------------------------------------------
