@@ -309,20 +309,13 @@ def batched(b: Builder) -> Any:
 
 @operation(5)
 def layer(b: Builder) -> Any:
-    """A product with a bias, an activation, a reduction or a normalisation behind it; its operand may be rows of a table."""
+    """A product with a bias, an activation, a reduction or a normalisation behind it."""
     a = _matrices(b)
     if a is None:
         return None
     have = b.evaluate(a).shape
-    if have[-2] and b.chance(20):
-        a = gc.take(a, b.positions(have[-2], (b.between(4, 9),)), axis=-2)
-        have = b.evaluate(a).shape
-    if b.chance(15):
-        a = b.pick(ACTIVATIONS)(a)
     if have[-1] and b.chance(15):
         a = _normal(a, False)
-    if b.chance(10):  # several products with one operand
-        return [a @ _met(b, have) for _ in range(b.between(2, 3))]
     y = a @ _met(b, have)
     shape = b.evaluate(y).shape
     if not _small(shape):
@@ -332,6 +325,29 @@ def layer(b: Builder) -> Any:
     elif b.chance(15) and shape == have:
         y = y + a
     return _finished(b, y, (b.evaluate(y).shape[-1],))
+
+
+@operation(5)
+def heads(b: Builder) -> Any:
+    """Products of rows of a table, or of what a kernel makes, with weights that stay."""
+    a = _matrices(b)
+    if a is None:
+        return None
+    have = b.evaluate(a).shape
+    if have[-2] and b.chance(60):
+        a = gc.take(a, b.positions(have[-2], (b.between(4, 9),)), axis=-2)
+        have = b.evaluate(a).shape
+    elif b.chance(60):
+        a = b.pick(ACTIVATIONS)(a)
+    if not _small(have):
+        return None
+    found = []
+    for _ in range(b.pick([2, 1, 3])):
+        w = b.weight((have[-1], b.pick([2, 3, 4, 1]))) if b.chance(90) else None
+        y = a @ (_met(b, have) if w is None else w.var)
+        found.append(b.pick(ACTIVATIONS)(y) if b.chance(70) else y)
+    together = len({b.evaluate(y).shape[:-1] for y in found}) == 1 and b.chance(70)
+    return gc.concatenate(found, axis=-1) if together else found
 
 
 @operation(5)

@@ -93,12 +93,13 @@ class Value:
 
 @dataclass
 class Leaf:
-    """An input or a shared variable: which of the case's sizes stands on each axis, and how values are drawn."""
+    """An input or a shared variable: which of the case's sizes stands on each axis, how values are drawn, and does it mostly stay as it is?"""
 
     var: Var
     slots: tuple[str, ...]
     low: int
     high: int
+    stays: bool
 
 
 class Derivatives(NamedTuple):
@@ -212,22 +213,30 @@ class Builder:
             self.sizes.setdefault(slots[-1], size)
         return self._enter(self.pick([self.floatx] * 8 + ["float64", "float32"]), tuple(slots))
 
-    def _enter(self, dtype: str, slots: tuple[str, ...]) -> Value:
+    def weight(self, shape: tuple[int, ...]) -> Value | None:
+        """A new shared variable of floats, its sizes known; None if there are enough leaves, or none that could come first."""
+        if not 0 < len(self.leaves) < MOST_LEAVES + 3:
+            return None
+        for size in shape:
+            self.sizes.setdefault(str(size), size)
+        return self._enter(self.floatx, tuple(map(str, shape)), state=True)
+
+    def _enter(self, dtype: str, slots: tuple[str, ...], state: bool = False) -> Value:
         position = len(self.leaves)
         low, high = self.pick([(-3, 3), (-2, 2), (0, 2), (1, 4)])
         shape: list[Any] = []
         for slot in slots:
             size = self.sizes[slot]
-            shape.append(self.pick([size, None, {"a": "n", "b": "m"}.get(slot, size), None]))
+            shape.append(size if state else self.pick([size, None, {"a": "n", "b": "m"}.get(slot, size), None]))
         name = f"x{position}"
         array = self.array(dtype, tuple(self.sizes[s] for s in slots), low, high)
         var: Var
-        if position and self.chance(20):
+        if state or (position and self.chance(20)):
             open_ = any(entry is None or isinstance(entry, str) for entry in shape)
             var = gc.shared(array, f"s{position}", shape=tuple(shape) if open_ else None)
         else:
             var = gc.tensor(name, shape=tuple(shape), dtype=dtype)
-        self.leaves.append(Leaf(var, slots, low, high))
+        self.leaves.append(Leaf(var, slots, low, high, state))
         self.known[var] = array
         for size, have in zip(var.type.shape, array.shape, strict=True):
             for symbol in dims.symbols(size):
@@ -379,7 +388,7 @@ def _derivatives(b: Builder, kind: str) -> list[Var]:
 def _updates(b: Builder) -> list[tuple[Shared, Var]]:
     updates: list[tuple[Shared, Var]] = []
     for leaf in b.leaves:
-        if isinstance(leaf.var, Shared) and b.chance(60):
+        if isinstance(leaf.var, Shared) and b.chance(15 if leaf.stays else 60):
             own = b.known[leaf.var]
             fits = [v.var for v in b.pool if v.array.dtype == own.dtype and v.shape == own.shape]
             if leaf.var.type.dtype.kind != "b":

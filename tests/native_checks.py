@@ -27,6 +27,7 @@ from graphc.backends.llvm.pool import pool
 from graphc.backends.llvm.runner import LlvmRunner
 from graphc.backends.llvm.target import Target, host
 from graphc.judging import Judge
+from graphc.kept import KeptRunner, KeptState
 from graphc.passes.pipeline import PIPELINE
 from graphc.variants import Variants
 
@@ -117,12 +118,13 @@ def elsewhere(f: gc.Function, subject: Subject, case: Case, target: Target) -> l
     """The results of code for another processor, in memory beside which nothing is mapped if this process may die of it."""
     for s, value in subject.state:
         s.container.value = value
-    leaves = {**dict(zip(subject.inputs, case.arguments, strict=True)), **{s: s.container.value for s in f.graph.shared}}
-    arguments = [leaves[v] for v in (*subject.inputs, *f.graph.shared)]
+    arguments = [*case.arguments, *(s.container.value for s in f.graph.shared if not isinstance(s, KeptState))]
     env = f._compiled.door.solve(arguments)
     runner = f._compiled.runner
     if isinstance(runner, Variants):
         runner = runner.usual if all(env[s] == dims.evaluate(size, env) for s, size in runner.same.items()) else runner.other()
+    if isinstance(runner, KeptRunner):
+        arguments += runner.values([arguments[k] for k in runner.places])
     runner = LlvmRunner(runner.program, Options(), target)
     if not expendable():
         return list(runner(arguments, env))

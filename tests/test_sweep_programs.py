@@ -251,3 +251,41 @@ def test_any_program_gives_the_same_values() -> None:
 
     test()
     assert sum(found) > len(found) // 4  # else it looks at nothing
+
+
+def test_any_operand_gives_the_same_values() -> None:
+    """What kernels make for the left side of products: rows of a table, a mask, a number of each row; whole, and in blocks."""
+    found = []
+
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @given(st.data())
+    def test(data: st.DataObject) -> None:
+        draw = data.draw
+        lead, rows, k = draw(st.sampled_from([(), (3,), (2, 1)])), draw(st.sampled_from([16, 17, 40, 64, 33, 15])), draw(st.sampled_from([3, 2, 17]))
+        inputs = [gc.tensor("x", shape=(*lead, rows, k), dtype="float64"), gc.tensor("table", shape=(9, k), dtype="float64"),
+                  gc.tensor("at", shape=(*lead, rows), dtype="int64")]
+        x, table, at = inputs
+        ways: list[Callable[[], Var]] = [
+            lambda: table[at], lambda: table[at] * 2.0 + x, lambda: gc.relu(x), lambda: x - gc.max(x, axis=-1, keepdims=True),
+            lambda: gc.where(gc.expand_dims(at, -1) >= 0, x, 1.0), lambda: gc.where(gc.arange(k) >= 1, gc.flip(x, axis=-1), x)]
+        a = draw(st.sampled_from(ways))()
+        outputs = []
+        for n in range(draw(st.integers(1, 3))):
+            turned, columns = draw(st.booleans()), draw(st.sampled_from([2, 5, 20]))
+            w = gc.tensor(f"w{n}", shape=(columns, k) if turned else (k, columns), dtype="float64")
+            inputs.append(w)
+            y = a @ (w.T if turned else w)
+            outputs.append(draw(st.sampled_from([y, gc.abs(y), gc.sum(y, axis=-1), gc.maximum(y, gc.sum(y, axis=-1, keepdims=True)), gc.cumsum(y, axis=0)])))
+        if draw(st.integers(0, 3)) == 0:
+            outputs.append(gc.sum(a, axis=0))
+        f = compiled(inputs, outputs, INTERPRETER)
+        with mock.patch.object(compiling, "sweeps", lambda program: program):
+            g = compiled(inputs, outputs, INTERPRETER)
+        found.append(is_swept(f))
+        numbers = np.random.default_rng(rows)
+        given_ = [numbers.integers(-9, 9, v.type.shape).astype(v.type.dtype) for v in inputs]
+        for one, other in zip(f(*given_), g(*given_), strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=f.dump("kernels"))
+
+    test()
+    assert sum(found) > len(found) // 2  # else it looks at nothing
