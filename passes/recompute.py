@@ -5,7 +5,8 @@ What it promises: the same values, bit for bit, by the same ops on the same oper
 ``softmax(Q K')`` of T queries and T keys has T x T numbers, its operands and its product with V have T x d.  In a sweep (passes/sweeps.py)
 it is never in memory as a whole, unless something reads it that can only be computed once the sweep is done: the gradient.  So what is made
 from such a product row by row is computed a second time for those readers, from the same operands.  That costs one product more than keeping
-it, and memory linear in T.  Masks that are compared or combined from less are computed by each that reads them.
+it, and memory linear in T.  Masks that are compared or combined from less are computed by each that reads them.  Numbers of each row are
+kept where others than wide arrays read them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ What it promises: the same values, the same bits for any number of threads (a ke
 
 Attention is the case that matters: ``softmax(Q K') V`` makes arrays of T x T numbers between arrays of T x d.  Here the product, what a
 kernel makes of its rows, the product that takes these rows and the sums over them (the gradients of K and V) become one ``Sweep``:
-block by block of rows, with memory for one block.  Nothing is looked for but that: steps that go along the rows of one product
+block by block of rows, with memory for one block.  Sums that cannot go on in their result, since it has 16 bits or is one for many matrices,
+have a slab of their own and a kernel after the sweep.  Nothing is looked for but that: steps that go along the rows of one product
 (passes/restrict.py), so masks, scales, dropout and softmaxes written by hand are found too.
 
 A sweep begins with a *seed*: a product with more columns than sums, whose result is wide.  The slabs around it join while all of their
