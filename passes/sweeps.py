@@ -27,7 +27,7 @@ from graphc.dtypes import is_float
 from graphc.ir import Graph, Type, Var
 from graphc.kernel import CallOut, Launch, Product, Program, Step, Sweep, View, contiguous
 from graphc.passes.lower import same
-from graphc.passes.restrict import Block, Rows, Widths, restricted, symbols_of, without_ones
+from graphc.passes.restrict import Block, Rows, Widths, restricted, symbols_of
 from graphc.passes.stages import Source, build_kernel
 
 __all__ = ["sweeps"]
@@ -38,7 +38,7 @@ LEAST_BYTES, UNKNOWN = 256 << 10, 512
 MOST_ROWS, LEAST_ROWS, BLOCK_BYTES = 64, 16, 1536 << 10
 #: before kernels: sums at most (with more, a pass over the result is nothing beside the product), those of contractions, bytes of B that every
 #: block reads again, multiplications of a contraction for each image, which has tables of its own
-FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 20
+FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 21
 
 
 class _Found(NamedTuple):
@@ -48,7 +48,7 @@ class _Found(NamedTuple):
     held: Widths
     members: frozenset[int]
     simple: bool = False  # does a product begin it that only kernels read?
-    whole: bool = False  # is a block all rows of a matrix?
+    images: int = 0  # if its rows are images: how many a block should have
 
 
 class _Sweeping:
@@ -91,25 +91,26 @@ class _Sweeping:
         return self.having(_Found(Rows(out.shape[:-2], out.shape[-2]), {}, frozenset()), slab.id)
 
     def simple_seed(self, i: int) -> _Found | None:
-        """A product that only kernels read."""
+        """A product that only kernels read; of products of many matrices, some of these."""
         step = self.steps[i]
         if not isinstance(step, Product) or step.axes[0] != 1 or i in self.taken:
             return None
-        if step.axes != (1, 1, 1):
-            step = without_ones(step)
         out, slab = step.out, self.slabs[step.out.slab]
-        if out.shape != slab.shape or out.offset != 0 or out.strides != contiguous(out.shape) or not all(isinstance(n, int) for n in out.shape):
+        if out.shape != slab.shape and out.shape[0] != (*slab.shape, 1)[0]:
             return None
-        lead = len(out.shape) - 1 - step.axes[2]
+        if slab.elements != dims.product(out.shape) or out.offset != 0 or out.strides != contiguous(out.shape):
+            return None
         matrices, m, k, n = (_guess(size) for size in step.sizes)
-        if matrices * m * n * slab.dtype.itemsize < LEAST_BYTES or not all(isinstance(self.steps[j], Launch) for j in self.readers[slab.id]):
+        nbytes = m * n * slab.dtype.itemsize
+        if matrices * nbytes < LEAST_BYTES or not all(isinstance(self.steps[j], Launch) for j in self.readers[slab.id]):
             return None
-        rows, whole = Rows(out.shape[:lead], out.shape[lead]), step.axes != (1, 1, 1)
-        if whole and (matrices < 2 or m * n * k < MUCH_WORK or k > FEW_TAPS or m * n * slab.dtype.itemsize > BLOCK_BYTES):
+        if step.axes != (1, 1, 1):
+            if out.shape[0] == 1 or k > FEW_TAPS or nbytes > BLOCK_BYTES:
+                return None
+            return self.having(_Found(Rows((), out.shape[0]), {}, frozenset(), True, max(MUCH_WORK // max(m * n * k, 1), 1)), slab.id)
+        if k > FEW_SUMS or m < 2 * MOST_ROWS or k * n * slab.dtype.itemsize > SMALL_BYTES or not all(isinstance(size, int) for size in out.shape):
             return None
-        if not whole and (k > FEW_SUMS or m < 2 * MOST_ROWS or k * n * slab.dtype.itemsize > SMALL_BYTES):
-            return None
-        return self.having(_Found(rows, {}, frozenset(), True, whole), slab.id)
+        return self.having(_Found(Rows(out.shape[:-2], out.shape[-2]), {}, frozenset(), True), slab.id)
 
     def having(self, found: _Found, slab: int) -> _Found | None:
         """With one slab more, if that can be."""
@@ -121,8 +122,7 @@ class _Sweeping:
         passed = self.passed(grown)
         if not self.readers[slab] or grown.members & self.taken or passed is None:
             return None
-        most = rows.rows if found.whole and isinstance(rows.rows, int) else LEAST_ROWS
-        block = Block((0,) * len(rows.lead), most, most, most)  # not the first one: that adds to nothing
+        block = Block((0,) * len(rows.lead), LEAST_ROWS, LEAST_ROWS, LEAST_ROWS)  # not the first one: that adds to nothing
         for i in grown.members:
             step = self.steps[i]
             if found.simple and isinstance(step, Product) and len(grown.held) > 1 and i not in found.members:
@@ -234,7 +234,7 @@ class _Sweeping:
         for i in sorted(found.members):
             step = self.steps[i]
             assert isinstance(step, Launch | Product)
-            if isinstance(step, Product) and step.axes == (1, 1, 1) and step.b.slab not in held and step.b.strides[-1] != 1:
+            if isinstance(step, Product) and step.axes == (1, 1, 1) and not found.images and step.b.slab not in held and step.b.strides[-1] != 1:
                 view, launch = self.dense(step.b, step)
                 step = step._replace(b=view)
                 if launch is not None:
@@ -252,10 +252,10 @@ class _Sweeping:
     def block(self, found: _Found) -> tuple[int, tuple[tuple[dims.Symbol, Size], ...], Size]:
         """Rows of a block, the symbols of its matrix, and how many rows it has."""
         rows = found.rows.rows
-        if found.whole and isinstance(rows, int):
-            return rows, symbols_of(found.rows.lead), rows
         nbytes = sum(_guess(width) * self.slabs[s].dtype.itemsize for s, width in found.held.items())
         most = min(max(BLOCK_BYTES // nbytes // 16 * 16, LEAST_ROWS), MOST_ROWS)
+        if found.images:
+            most = max(min(found.images, BLOCK_BYTES // nbytes), 1)
         count: Size | None = None
         if isinstance(rows, int) and rows:
             least, matrices = -(-rows // most), _guess(dims.product(found.rows.lead))
