@@ -114,13 +114,22 @@ class _Sweeping:
 
     def having(self, found: _Found, slab: int) -> _Found | None:
         """With one slab more, if that can be."""
-        s, rows = self.slabs[slab], found.rows
-        width = rows.width(s)
+        s = self.slabs[slab]
+        width = found.rows.width(s)
         if s.place != "arena" or width is None or len(self.writers[slab]) != 1 or slab in self.program.checks or slab in self.program.roots:
             return None
-        grown = found._replace(held={**found.held, slab: width}, members=found.members | {self.writers[slab][0], *self.readers[slab]})
-        passed = self.passed(grown)
-        if not self.readers[slab] or grown.members & self.taken or passed is None:
+        if not self.readers[slab]:
+            return None
+        return self.sound(found, found._replace(held={**found.held, slab: width}, members=found.members | {self.writers[slab][0], *self.readers[slab]}))
+
+    def with_kernel(self, found: _Found, i: int) -> _Found | None:
+        """With a kernel more, which reads or writes slabs that others need whole."""
+        return self.sound(found, found._replace(members=found.members | {i})) if isinstance(self.steps[i], Launch) else None
+
+    def sound(self, found: _Found, grown: _Found) -> _Found | None:
+        """``grown``, if all of it can be done block by block."""
+        rows, passed = found.rows, self.passed(grown)
+        if grown.members & self.taken or passed is None:
             return None
         block = Block((0,) * len(rows.lead), LEAST_ROWS, LEAST_ROWS, LEAST_ROWS)  # not the first one: that adds to nothing
         for i in grown.members:
@@ -157,8 +166,12 @@ class _Sweeping:
                 width = found.rows.width(self.slabs[s])
                 if width is None or s in found.held:
                     continue
-                if 2 * _guess(width) > widest or {*self.writers[s], *self.readers[s]} <= found.members:
+                near = {*self.writers[s], *self.readers[s]}
+                if found.images or 2 * _guess(width) > widest or near <= found.members:
                     found = self.having(found, s) or found
+                if found.images and s not in found.held:
+                    for i in sorted(near - found.members):
+                        found = self.with_kernel(found, i) or found
 
     def between(self, members: Iterable[int]) -> bool:
         """Is there a step outside that needs one inside, and that one inside needs?"""
