@@ -26,6 +26,7 @@ from graphc.dims import Size
 from graphc.dtypes import is_float
 from graphc.ir import Graph, Type, Var
 from graphc.kernel import CallOut, Launch, Product, Program, Step, Sweep, View, contiguous
+from graphc.passes.dividing import Divided, divided
 from graphc.passes.lower import same
 from graphc.passes.restrict import Block, Rows, Widths, restricted, symbols_of
 from graphc.passes.stages import Source, build_kernel
@@ -48,6 +49,7 @@ class _Found(NamedTuple):
     held: Widths
     members: frozenset[int]
     simple: bool = False  # does a product begin it that only kernels read?
+    seed: int = -1
     images: int = 0  # if its rows are images: how many a block should have
 
 
@@ -64,6 +66,7 @@ class _Sweeping:
         self.after = _dependents(program)
         self.taken: set[int] = set()  # steps of sweeps
         self.copies: dict[View, tuple[View, Launch]] = {}
+        self.parts: dict[tuple[int, Rows], Divided | None] = {}
 
     def run(self) -> Program:
         found: list[_Found] = []
@@ -104,13 +107,15 @@ class _Sweeping:
         nbytes = m * n * slab.dtype.itemsize
         if matrices * nbytes < LEAST_BYTES or not all(isinstance(self.steps[j], Launch) for j in self.readers[slab.id]):
             return None
-        if step.axes != (1, 1, 1):
-            if out.shape[0] == 1 or k > FEW_TAPS or nbytes > BLOCK_BYTES:
-                return None
-            return self.having(_Found(Rows((), out.shape[0]), {}, frozenset(), True, max(MUCH_WORK // max(m * n * k, 1), 1)), slab.id)
-        if k > FEW_SUMS or m < 2 * MOST_ROWS or k * n * slab.dtype.itemsize > SMALL_BYTES or not all(isinstance(size, int) for size in out.shape):
+        if step.axes == (1, 1, 1) and k <= FEW_SUMS and m >= 2 * MOST_ROWS and k * n * slab.dtype.itemsize <= SMALL_BYTES and all(isinstance(size, int) for size in out.shape):
+            found = self.having(_Found(Rows(out.shape[:-2], out.shape[-2]), {}, frozenset(), True, i), slab.id)
+            if found is not None:
+                return found
+        if out.shape[0] == 1 or len(out.shape) == step.axes[0] + step.axes[2] or step.a.strides[0] != 0 or not all(isinstance(size, int) for size in step.sizes[1:]):
             return None
-        return self.having(_Found(Rows(out.shape[:-2], out.shape[-2]), {}, frozenset(), True), slab.id)
+        if k > FEW_TAPS or nbytes > BLOCK_BYTES:
+            return None
+        return self.having(_Found(Rows((), out.shape[0]), {}, frozenset(), True, i, max(MUCH_WORK // max(m * n * k, 1), 1)), slab.id)
 
     def having(self, found: _Found, slab: int) -> _Found | None:
         """With one slab more, if that can be."""
@@ -118,13 +123,13 @@ class _Sweeping:
         width = found.rows.width(s)
         if s.place != "arena" or width is None or len(self.writers[slab]) != 1 or slab in self.program.checks or slab in self.program.roots:
             return None
-        if not self.readers[slab]:
+        if not self.readers[slab] or slab not in self.along(self.writers[slab][0], found.rows).writes:
             return None
         return self.sound(found, found._replace(held={**found.held, slab: width}, members=found.members | {self.writers[slab][0], *self.readers[slab]}))
 
     def with_kernel(self, found: _Found, i: int) -> _Found | None:
         """With a kernel more, which reads or writes slabs that others need whole."""
-        return self.sound(found, found._replace(members=found.members | {i})) if isinstance(self.steps[i], Launch) else None
+        return self.sound(found, found._replace(members=found.members | {i}))
 
     def sound(self, found: _Found, grown: _Found) -> _Found | None:
         """``grown``, if all of it can be done block by block."""
@@ -133,9 +138,9 @@ class _Sweeping:
             return None
         block = Block((0,) * len(rows.lead), LEAST_ROWS, LEAST_ROWS, LEAST_ROWS)  # not the first one: that adds to nothing
         for i in grown.members:
-            step = self.steps[i]
-            if found.simple and isinstance(step, Product) and len(grown.held) > 1 and i not in found.members:
-                return None
+            step = self.along(i, rows)
+            if found.simple and isinstance(step, Product) and i != found.seed and not (found.images and rows.width(self.slabs[step.out.slab]) is None):
+                return None  # but the gradient of a kernel, image by image, ends a sweep
             if not isinstance(step, Launch | Product) or (part := restricted(step, rows, block, grown.held, passed)) is None:
                 return None
             if isinstance(part, Product) and part.adds != 0 and self.slabs[part.out.slab].dtype.itemsize < 4:
@@ -145,13 +150,29 @@ class _Sweeping:
     def passed(self, found: _Found) -> Widths | None:
         """Slabs that it writes and reads, and that others read too; None if one does not have the rows."""
         passed: dict[int, Size] = {}
-        for s in (s for i in sorted(found.members) for s in self.steps[i].writes):
-            if s not in found.held and any(i in found.members for i in self.readers[s]):
-                width = found.rows.width(self.slabs[s])
-                if width is None or len(self.writers[s]) != 1:
-                    return None
-                passed[s] = width
+        for i in sorted(found.members):
+            along = self.along(i, found.rows).writes
+            for s in self.steps[i].writes:
+                if s not in found.held and any(j in found.members for j in self.readers[s]):
+                    width = found.rows.width(self.slabs[s])
+                    if width is None or len(self.writers[s]) != 1 or s not in along:
+                        return None
+                    passed[s] = width
         return passed
+
+    def along(self, i: int, rows: Rows) -> Step:
+        """The step, or what each row gives to its sums, if it sums over the rows."""
+        step = self.divided(i, rows)
+        return self.steps[i] if step is None else step.each
+
+    def divided(self, i: int, rows: Rows) -> Divided | None:
+        """A step that sums over images, as two."""
+        step = self.steps[i]
+        if rows.lead or not isinstance(step, Launch) or not step.kernel.finish:
+            return None
+        if (i, rows) not in self.parts:
+            self.parts[i, rows] = divided(step, rows.rows)
+        return self.parts[i, rows]
 
     def grown(self, found: _Found) -> _Found | None:
         """With all that can join: results and operands of its steps that are as wide, and what only its steps read."""
@@ -244,9 +265,14 @@ class _Sweeping:
         at = Block(tuple([dims.lone(symbol) for symbol, _ in lead]), dims.lone(start), count, block)
         copies: dict[View, Launch] = {}
         steps: list[Launch | Product] = []
+        joined: list[Launch] = []
         for i in sorted(found.members):
-            step = self.steps[i]
+            step, parts = self.along(i, rows), self.divided(i, rows)
             assert isinstance(step, Launch | Product)
+            if isinstance(step, Launch) and parts is not None:
+                given = {-2 - n: self.program.slab(dtype, shape, "arena", step.kernel.name) for n, (dtype, shape) in enumerate(parts.given)}
+                step, last = (part._replace(slabs=tuple([given.get(s, s) for s in part.slabs])) for part in (step, parts.joined))
+                joined.append(last)
             if isinstance(step, Product) and step.axes == (1, 1, 1) and not found.images and step.b.slab not in held and step.b.strides[-1] != 1:
                 view, launch = self.dense(step.b, step)
                 step = step._replace(b=view)
@@ -260,7 +286,7 @@ class _Sweeping:
         reads = [s for step in steps for s in step.reads if s not in held and s not in passed]
         writes = [s for step in steps for s in step.writes if s not in held]
         sweep = Sweep(tuple(steps), lead, rows.rows, start, count, block, tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(writes)), 0, steps[0].origin)
-        return [*copies.values(), sweep]
+        return [*copies.values(), sweep, *joined]
 
     def block(self, found: _Found) -> tuple[int, tuple[tuple[dims.Symbol, Size], ...], Size]:
         """Rows of a block, the symbols of its matrix, and how many rows it has."""
