@@ -35,8 +35,10 @@ __all__ = ["sweeps"]
 
 #: bytes of a product's result from which it is not written out; what an unknown size is taken for
 LEAST_BYTES, UNKNOWN = 256 << 10, 512
-#: rows of a block, and bytes that its slabs should stay below
-MOST_ROWS, LEAST_ROWS, BLOCK_BYTES = 64, 16, 1536 << 10
+#: rows of a block, bytes that its slabs should stay below, and bytes of one image, which may be more
+MOST_ROWS, LEAST_ROWS, BLOCK_BYTES, IMAGE_BYTES = 64, 16, 1536 << 10, 6 << 20
+#: parts in which images are divided, if there are enough: as many threads can share them
+PARTS = 8
 #: before kernels: sums at most (with more, a pass over the result is nothing beside the product), those of contractions, bytes of B that every
 #: block reads again, multiplications of a contraction for each image, which has tables of its own
 FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 21
@@ -113,9 +115,13 @@ class _Sweeping:
                 return found
         if out.shape[0] == 1 or len(out.shape) == step.axes[0] + step.axes[2] or step.a.strides[0] != 0 or not all(isinstance(size, int) for size in step.sizes[1:]):
             return None
-        if k > FEW_TAPS or nbytes > BLOCK_BYTES:
+        if k > FEW_TAPS or nbytes > IMAGE_BYTES:
             return None
-        return self.having(_Found(Rows((), out.shape[0]), {}, frozenset(), True, i, max(MUCH_WORK // max(m * n * k, 1), 1)), slab.id)
+        alone = _Found(Rows((), out.shape[0]), {}, frozenset([i]), True, i, max(MUCH_WORK // max(m * n * k, 1), 1))
+        found = self.having(alone, slab.id)
+        for j in self.readers[slab.id] if found is None else ():  # the gradient wants the result: what is next reads it from the cache nevertheless
+            found = self.with_kernel(found or alone, j) or found
+        return found
 
     def having(self, found: _Found, slab: int) -> _Found | None:
         """With one slab more, if that can be."""
@@ -176,7 +182,7 @@ class _Sweeping:
 
     def grown(self, found: _Found) -> _Found | None:
         """With all that can join: results and operands of its steps that are as wide, and what only its steps read."""
-        widest = max(_guess(width) for width in found.held.values())
+        widest = max([_guess(width) for width in found.held.values()], default=0)
         tried = set(found.held)
         while True:
             around = [s for i in sorted(found.members) for s in (*self.steps[i].writes, *self.steps[i].reads) if s not in tried]
@@ -292,9 +298,12 @@ class _Sweeping:
         """Rows of a block, the symbols of its matrix, and how many rows it has."""
         rows = found.rows.rows
         nbytes = sum(_guess(width) * self.slabs[s].dtype.itemsize for s, width in found.held.items())
-        most = min(max(BLOCK_BYTES // nbytes // 16 * 16, LEAST_ROWS), MOST_ROWS)
+        most = min(max(BLOCK_BYTES // max(nbytes, 1) // 16 * 16, LEAST_ROWS), MOST_ROWS)
         if found.images:
-            most = max(min(found.images, BLOCK_BYTES // nbytes), 1)
+            most = min(found.images, BLOCK_BYTES // max(nbytes, 1))
+        if isinstance(rows, int) and self.takes_images(found):
+            most = min(most, rows // PARTS)
+        most = max(most, 1)
         count: Size | None = None
         if isinstance(rows, int) and rows:
             least, matrices = -(-rows // most), _guess(dims.product(found.rows.lead))
@@ -304,6 +313,11 @@ class _Sweeping:
                 count = most
         lead = symbols_of(found.rows.lead)
         return most, lead, count if count is not None else dims.fresh("block", "rows")
+
+    def takes_images(self, found: _Found) -> bool:
+        """Is a row much work: one product of many, and not a row of one?"""
+        steps = [self.steps[i] for i in sorted(found.members)]
+        return not found.rows.lead and any(isinstance(step, Product) and len(step.out.shape) > step.axes[0] + step.axes[2] for step in steps)
 
     def dense(self, v: View, step: Product) -> tuple[View, Launch | None]:
         """A copy of an operand whose rows are dense: products would make one for every block."""
