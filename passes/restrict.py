@@ -16,9 +16,9 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size, Symbol
-from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View, contiguous
+from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View
 
-__all__ = ["Block", "Rows", "Widths", "restricted", "symbols_of", "without_ones"]
+__all__ = ["Block", "Rows", "Widths", "restricted", "symbols_of"]
 
 #: slabs, and their elements per row
 Widths = Mapping[int, Size]
@@ -211,10 +211,10 @@ def _times(size: Size, part: Size) -> Size:
     return size if part == 1 else 1
 
 
-def _goes_along(load: Instr, kernel: Kernel, places: Mapping[int, _Place], rows: Rows, width: Size) -> bool:
+def _goes_along(access: Instr, kernel: Kernel, places: Mapping[int, _Place], rows: Rows, width: Size) -> bool:
     """Does an access stay in the row of the grid's point?"""
-    index = load.index
-    if index.gathers:
+    index = access.index
+    if index is None or index.gathers:
         return False
     strides, terms, offset = dict(index.terms), list[tuple[Size, Size]](), index.offset
     for r, place in places.items():
@@ -222,7 +222,7 @@ def _goes_along(load: Instr, kernel: Kernel, places: Mapping[int, _Place], rows:
         if stride * place.each != dims.product(rows.axes[place.last:]) * width:
             return False
         terms.append((place.each, stride))
-    limits = _limits(kernel, load.args[0]) if load.op == "load" and load.args else {}
+    limits = _limits(kernel, access.args[0]) if access.op == "load" and access.args else {}
     for r, stride in strides.items():
         low, end = limits.get(r, (0, None))
         extent = kernel.ranges[r].extent

@@ -88,7 +88,8 @@ def _apart(old: Var, new: Var, groups: Sequence[tuple[Size, ...]], readers: Mapp
     if node is not None and node.op.name == "reshape" and tuple(node.inputs[0].type.shape) == tuple(shape):
         return node.inputs[0]
     if all(dims.is_one(size) for size, group in zip(new.type.shape, own, strict=True) if len(group) > 1):
-        at, more = 0, []
+        at = 0
+        more: list[int] = []
         for group in own:
             more += range(at + 1, at + len(group))
             at += len(group)
