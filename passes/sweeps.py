@@ -174,8 +174,8 @@ class _Sweeping:
     def divided(self, i: int, rows: Rows) -> Divided | None:
         """A step that sums over images, as two."""
         step = self.steps[i]
-        if rows.lead or not isinstance(step, Launch) or not step.kernel.finish:
-            return None
+        if rows.lead or not isinstance(step, Launch) or not step.kernel.finish or any(s in self.program.checks for s in step.writes):
+            return None  # of checks, the next steps must know
         if (i, rows) not in self.parts:
             self.parts[i, rows] = divided(step, rows.rows)
         return self.parts[i, rows]
