@@ -1,7 +1,8 @@
 """``restrict``: a launch or a product of a Program, for one block of the rows of one of many matrices.
 
 ``Rows`` are what several arrays have in common: they are dense and of the shape (*lead, rows, ...).  A step goes *along* the rows if it can be
-done for some of them alone: a product whose result has these rows, or that sums over them; a kernel whose grid runs over all of them.
+done for some of them alone: a product whose result has these rows, or that sums over them; many products, of which the rows are the first leading
+axis (images); a kernel whose grid runs over all of them, and each of whose points stays in its row, whatever it reads and writes there (windows that are padded: under their condition).
 Arrays that are ``held`` exist only for the rows of one block; there row 0 is the block's first one.  Arrays that are ``passed`` are whole, but
 steps of the block read what others of it have written, so they too must be seen row by row.
 """

@@ -11,8 +11,10 @@ A sweep begins with a *seed*: a product with more columns than sums, whose resul
 writers and readers go along the same rows and no step outside stands between two inside.
 
 A product with few sums whose result only kernels read is a seed too: what follows it (bias, activation, its derivative, a residual, the update of
-the weight whose gradient it is) finds its rows in the cache, and the result itself is never written out.  So are contractions of many
-images, one image at a time.
+the weight whose gradient it is) finds its rows in the cache, and the result itself is never written out.
+
+Of products of many matrices with one first operand (a convolution of many images) the rows are the matrices: some images in turn, with all that kernels do before and
+after, pooling included, and the gradients of kernels that read it.  What is needed whole elsewhere is written, and read from the cache.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ MOST_ROWS, LEAST_ROWS, BLOCK_BYTES, IMAGE_BYTES = 64, 16, 1536 << 10, 6 << 20
 #: parts in which images are divided, if there are enough: as many threads can share them
 PARTS = 8
 #: before kernels: sums at most (with more, a pass over the result is nothing beside the product), those of contractions, bytes of B that every
-#: block reads again, multiplications of a contraction for each image, which has tables of its own
+#: block reads again, multiplications for a block of images
 FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 19
 
 
