@@ -45,7 +45,10 @@ def _contradicted(graph: Graph, same: Mapping[Symbol, Size]) -> set[Symbol]:
     """The symbols of relations that do not hold then: a size that meets 4 and meets 2 can only be 1."""
     wrong: set[Symbol] = set()
     for relation, _ in graph.relations:
-        a, b = dims.substitute(relation.a, same), dims.substitute(relation.b, same)
+        try:
+            a, b = dims.substitute(relation.a, same), dims.substitute(relation.b, same)
+        except GraphcError:  # sizes within one of them do not broadcast
+            a, b = 0, 2
         if isinstance(a, int) and isinstance(b, int) and a != b and (relation.kind == "equal" or 1 not in (a, b)):
             wrong.update(dims.symbols(relation.a), dims.symbols(relation.b))
     return wrong
@@ -62,7 +65,10 @@ def _found(graph: Graph, kind: str, fixed: Collection[Symbol]) -> dict[Symbol, S
     for relation, _ in graph.relations:
         if relation.kind != kind:
             continue
-        a, b = find(relation.a), find(relation.b)
+        try:
+            a, b = find(relation.a), find(relation.b)
+        except GraphcError:
+            continue  # contradicted
         if a == b:
             continue
         for one, other in ((b, a), (a, b)):  # the later one gives way, a number never

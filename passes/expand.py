@@ -42,6 +42,7 @@ from graphc.passes.lifting import lifted
 from graphc.passes.merge import merge
 from graphc.passes.moving import MOVED, is_zeros, moved, no_negative_zero, one_of_each_row, positions_within
 from graphc.passes.native import is_native
+from graphc.passes.sinking import sunk
 
 __all__ = ["expand"]
 
@@ -98,7 +99,7 @@ def expand(graph: Graph, context: Context) -> Graph:
         return [y]
 
     graph = graph.with_roots(rebuild(graph.roots, {}, visit=visit))
-    return merge(lifted(graph) if context.native else graph, context)
+    return merge(lifted(sunk(graph)) if context.native else graph, context)
 
 
 def _taken(x: Var, p: Var, axis: int) -> Var | None:

@@ -1,7 +1,8 @@
 """``restrict``: a launch or a product of a Program, for one block of the rows of one of many matrices.
 
 ``Rows`` are what several arrays have in common: they are dense and of the shape (*lead, rows, ...).  A step goes *along* the rows if it can be
-done for some of them alone: a product whose result has these rows, or that sums over them; a kernel whose grid runs over all of them.
+done for some of them alone: a product whose result has these rows, or that sums over them; many products, of which the rows are the first leading
+axis (images); a kernel whose grid runs over all of them, and each of whose points stays in its row, whatever it reads and writes there (windows that are padded: under their condition).
 Arrays that are ``held`` exist only for the rows of one block; there row 0 is the block's first one.  Arrays that are ``passed`` are whole, but
 steps of the block read what others of it have written, so they too must be seen row by row.
 """
@@ -16,9 +17,9 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size, Symbol
-from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View, contiguous
+from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View
 
-__all__ = ["Block", "Rows", "Widths", "one_by_one", "restricted", "symbols_of", "without_ones"]
+__all__ = ["Block", "Rows", "Widths", "one_by_one", "restricted", "symbols_of"]
 
 #: slabs, and their elements per row
 Widths = Mapping[int, Size]
@@ -70,9 +71,11 @@ def restricted(step: Launch | Product, rows: Rows, block: Block, held: Widths, p
 
 def _product(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -> Product | None:
     a, b, out = step.a, step.b, step.out
-    if step.axes != (1, 1, 1):
-        return _contraction(without_ones(step), rows, block, held, seen)
-    if step.adds != 0 or out.shape[:-2] != rows.lead:
+    if step.adds != 0:
+        return None
+    if not rows.lead and len(out.shape) > step.axes[0] + step.axes[2]:
+        return _many(step, rows, block, held, seen)
+    if step.axes != (1, 1, 1) or out.shape[:-2] != rows.lead:
         return None
     along_a, along_b, along_out = (_along(v, rows, seen) for v in (a, b, out))
     if None in (along_a, along_b, along_out):
@@ -100,32 +103,32 @@ def one_by_one(step: Product, rows: Rows) -> Product:
         out=View(out.slab, (*rows.lead, *out.shape), (*([0] * len(along)), *out.strides), out.offset))
 
 
-def without_ones(step: Product) -> Product:
-    """Without leading axes of one matrix (one group of channels, say)."""
-    lead = len(step.out.shape) - step.axes[0] - step.axes[2]
-    kept = [k for k in range(lead) if step.out.shape[k] != 1]
-
-    def view(v: View) -> View:
-        return View(v.slab, (*(v.shape[k] for k in kept), *v.shape[lead:]), (*(v.strides[k] for k in kept), *v.strides[lead:]), v.offset)
-
-    return step if len(kept) == lead else step._replace(a=view(step.a), b=view(step.b), out=view(step.out))
-
-
-def _contraction(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -> Product | None:
-    """One of many contractions, with all of its rows: offsets of other blocks would have to be found anew."""
-    n, out = len(rows.lead), step.out
-    if block.count != rows.rows or out.shape[:n + 1] != rows.axes or step.axes[0] != 1 or len(out.shape) != n + 1 + step.axes[2]:
+def _many(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -> Product | None:
+    """Some of many products: the rows are their first leading axis."""
+    views = (step.a, step.b, step.out)
+    if step.out.shape[0] != rows.rows:
         return None
-    if step.a.slab in seen or step.b.slab in seen or (out.slab in seen and (out.offset != 0 or out.strides != contiguous(out.shape))):
-        return None
+    for v in views:
+        if v.slab in seen and (v.strides[0] != seen[v.slab] or not _inside(v.offset, list(zip(v.shape[1:], v.strides[1:], strict=True)), seen[v.slab])):
+            return None
 
-    def one(v: View) -> View:
-        offset: Size = v.offset
-        for index, stride in zip(block.lead, v.strides, strict=False):
-            offset = offset + index * stride
-        return View(v.slab, v.shape[n:], v.strides[n:], 0 if v.slab in held else offset)
+    def some(v: View) -> View:
+        offset = v.offset if v.slab in held else v.offset + block.start * v.strides[0]
+        return View(v.slab, (block.count, *v.shape[1:]), v.strides, offset)
 
-    return Product(one(step.a), one(step.b), one(out), step.axes, step.origin)
+    a, b, out = (some(v) for v in views)
+    return step._replace(a=a, b=b, out=out)
+
+
+def _inside(offset: Size, terms: Sequence[tuple[Size, Size]], width: Size) -> bool:
+    """Does ``offset + sum of stride * (0 ... extent - 1)`` stay in a row of that width?"""
+    if isinstance(offset, int) and isinstance(width, int) and all(isinstance(n, int) and isinstance(t, int) for n, t in terms):
+        reaches = [(n - 1) * t for n, t in terms if isinstance(n, int) and isinstance(t, int)]
+        return offset + sum(min(r, 0) for r in reaches) >= 0 and offset + sum(max(r, 0) for r in reaches) < width
+    total: Size = 1
+    for n, stride in terms:
+        total = total + (n - 1) * stride
+    return offset == 0 and total == width
 
 
 def _along(v: View, rows: Rows, seen: Widths) -> str | None:
@@ -177,7 +180,7 @@ def _launch(step: Launch, rows: Rows, block: Block, held: Widths, seen: Widths) 
     if places is None or (kernel.vector in places and places[kernel.vector].last != len(rows.axes)):
         return None
     for v in kernel.values:
-        if v.index is not None and step.slabs[v.operand] in seen and not _goes_along(v.index, kernel, places, rows, seen[step.slabs[v.operand]]):
+        if v.index is not None and step.slabs[v.operand] in seen and not _goes_along(v, kernel, places, rows, seen[step.slabs[v.operand]]):
             return None
         if v.op == "reduce" and any(r in places for r in v.over):
             return None
@@ -202,10 +205,11 @@ def _places(step: Launch, rows: Rows, seen: Widths) -> dict[int, _Place] | None:
             for r in kernel.grid:
                 if r in found:
                     continue
+                each = _times(step_, strides.get(r, 0)) if last == len(axes) else 1
                 if kernel.ranges[r].extent == run and strides.get(r) == step_:
                     place = (r, _Place(at, last, 1))
-                elif last == len(axes) and width != 1 and kernel.ranges[r].extent == run * width and strides.get(r) == 1:
-                    place = (r, _Place(at, last, width))
+                elif each != 1 and kernel.ranges[r].extent == run * each:
+                    place = (r, _Place(at, last, each))
         if place is None:
             return None
         found[place[0]] = place[1]
@@ -213,23 +217,54 @@ def _places(step: Launch, rows: Rows, seen: Widths) -> dict[int, _Place] | None:
     return found
 
 
-def _goes_along(index: Index, kernel: Kernel, places: Mapping[int, _Place], rows: Rows, width: Size) -> bool:
+def _times(size: Size, part: Size) -> Size:
+    """How often a part goes into a size; 1 if that is not known, or not a whole number."""
+    if isinstance(size, int) and isinstance(part, int):
+        return size // part if part > 0 and size % part == 0 else 1
+    return size if part == 1 else 1
+
+
+def _goes_along(access: Instr, kernel: Kernel, places: Mapping[int, _Place], rows: Rows, width: Size) -> bool:
     """Does an access stay in the row of the grid's point?"""
-    if index.gathers or (index.offset != 0 and not (isinstance(index.offset, int) and index.offset > 0)):
+    index = access.index
+    if index is None or index.gathers:
         return False
-    strides = dict(index.terms)
+    strides, terms, offset = dict(index.terms), list[tuple[Size, Size]](), index.offset
     for r, place in places.items():
-        want = dims.product(rows.axes[place.last:]) * width if place.each == 1 else 1
-        if strides.pop(r, 0) != want or place.each not in (1, width):
+        stride = strides.pop(r, 0)
+        if stride * place.each != dims.product(rows.axes[place.last:]) * width:
             return False
-        if place.each != 1:
-            return not strides and index.offset == 0
-    total: Size = index.offset + 1
+        terms.append((place.each, stride))
+    limits = _limits(kernel, access.args[0]) if access.op == "load" and access.args else {}
     for r, stride in strides.items():
-        total = total + (kernel.ranges[r].extent - 1) * stride
-    if isinstance(total, int) and isinstance(width, int):
-        return total <= width and all(isinstance(t, int) and t >= 0 for t in strides.values())
-    return total == width and index.offset == 0
+        low, end = limits.get(r, (0, None))
+        extent = kernel.ranges[r].extent
+        if isinstance(extent, int):
+            end = extent if end is None else min(end, extent)
+            if end <= low:
+                return True  # nothing is read
+        elif low or end is not None:
+            return False
+        offset = offset + stride * low
+        terms.append((extent if end is None else end - low, stride))
+    return _inside(offset, [term for term in terms if term[0] != 1], width)
+
+
+def _limits(kernel: Kernel, condition: int) -> dict[int, tuple[int, int | None]]:
+    """Between which numbers loop variables are where a condition holds: the first one, and the one after the last."""
+    found: dict[int, tuple[int, int | None]] = {}
+    todo = [kernel.values[condition]]
+    while todo:
+        v = todo.pop()
+        if v.op != "apply" or v.word not in ("logical_and", "greater_equal", "less"):
+            continue
+        one, two = (kernel.values[a] for a in v.args)
+        if v.word == "logical_and":
+            todo += [one, two]
+        elif one.op == "range" and two.op in ("literal", "size") and isinstance(two.data, int):
+            low, end = found.get(one.over[0], (0, None))
+            found[one.over[0]] = (max(low, two.data), end) if v.word == "greater_equal" else (low, two.data if end is None else min(end, two.data))
+    return found
 
 
 class _Restriction:

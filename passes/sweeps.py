@@ -12,8 +12,10 @@ A sweep begins with a *seed*: a product with more columns than sums, whose resul
 writers and readers go along the same rows and no step outside stands between two inside.
 
 A product with few sums whose result only kernels read is a seed too: what follows it (bias, activation, its derivative, a residual, the update of
-the weight whose gradient it is) finds its rows in the cache, and the result itself is never written out.  So are contractions of many
-images, one image at a time.
+the weight whose gradient it is) finds its rows in the cache, and the result itself is never written out.
+
+Of products of many matrices with one first operand (a convolution of many images) the rows are the matrices: some images in turn, with all that kernels do before and
+after, pooling included, and the gradients of kernels that read it.  What is needed whole elsewhere is written, and read from the cache.
 
 Last, what kernels make for the left side of products alone (rows gathered from a table, an activation, a mask) is made block by block before these use it.
 """
@@ -33,9 +35,10 @@ from graphc.kernel import CallOut, Launch, Product, Program, Step, Sweep, View, 
 from graphc.ops.core import cast
 from graphc.ops.cumulative import accumulator
 from graphc.ops.reduction import sum as sum_
+from graphc.passes.dividing import Divided, divided
 from graphc.passes.launching import launched
 from graphc.passes.lower import same
-from graphc.passes.restrict import Block, Rows, Widths, one_by_one, restricted, symbols_of, without_ones
+from graphc.passes.restrict import Block, Rows, Widths, one_by_one, restricted, symbols_of
 from graphc.passes.stages import Source
 from graphc.passes.triangles import Narrowing
 
@@ -43,11 +46,13 @@ __all__ = ["sweeps"]
 
 #: bytes of a product's result from which it is not written out; what an unknown size is taken for
 LEAST_BYTES, UNKNOWN = 256 << 10, 512
-#: rows of a block, and bytes that its slabs should stay below
-MOST_ROWS, LEAST_ROWS, BLOCK_BYTES = 64, 16, 1536 << 10
+#: rows of a block, bytes that its slabs should stay below, and bytes of one image, which may be more
+MOST_ROWS, LEAST_ROWS, BLOCK_BYTES, IMAGE_BYTES = 64, 16, 1536 << 10, 6 << 20
+#: parts in which images are divided, if there are enough: as many threads can share them
+PARTS = 8
 #: before kernels: sums at most (with more, a pass over the result is nothing beside the product), those of contractions, bytes of B that every
-#: block reads again, multiplications of a contraction for each image, which has tables of its own
-FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 20
+#: block reads again, multiplications for a block of images
+FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 19
 #: before products: bytes of a row of their left operand at most (longer ones stay in no cache next to B's columns), bytes of an operand that several
 #: products read, blocks at least, so that threads have enough to share, and rows of a block where there would be fewer
 ROW_BYTES, SHARED_BYTES, LEAST_BLOCKS, FEW_ROWS = 2048, 2 << 20, 8, 32
@@ -60,7 +65,8 @@ class _Found(NamedTuple):
     held: Widths
     members: frozenset[int]
     simple: bool = False  # does a product begin it that only kernels read?
-    whole: bool = False  # is a block all rows of a matrix?
+    seed: int = -1
+    images: int = 0  # if its rows are images: how many a block should have
     most: int = 0  # rows of a block at most, if it has a limit of its own
 
 
@@ -78,6 +84,7 @@ class _Sweeping:
         self.taken: set[int] = set()  # steps of sweeps
         self.copies: dict[View, tuple[View, Launch]] = {}
         self.narrowing = Narrowing(program, {s: len(steps) for s, steps in enumerate(self.writers)})
+        self.parts: dict[tuple[int, Rows], Divided | None] = {}
 
     def run(self) -> Program:
         found: list[_Found] = []
@@ -107,25 +114,32 @@ class _Sweeping:
         return self.having(_Found(Rows(out.shape[:-2], out.shape[-2]), {}, frozenset()), slab.id)
 
     def simple_seed(self, i: int) -> _Found | None:
-        """A product that only kernels read."""
+        """A product that only kernels read; of products of many matrices, some of these."""
         step = self.steps[i]
         if not isinstance(step, Product) or step.axes[0] != 1 or i in self.taken:
             return None
-        if step.axes != (1, 1, 1):
-            step = without_ones(step)
         out, slab = step.out, self.slabs[step.out.slab]
-        if out.shape != slab.shape or out.offset != 0 or out.strides != contiguous(out.shape) or not all(isinstance(n, int) for n in out.shape):
+        if out.shape != slab.shape and out.shape[0] != (*slab.shape, 1)[0]:
             return None
-        lead = len(out.shape) - 1 - step.axes[2]
+        if slab.elements != dims.product(out.shape) or out.offset != 0 or out.strides != contiguous(out.shape):
+            return None
         matrices, m, k, n = (_guess(size) for size in step.sizes)
-        if matrices * m * n * slab.dtype.itemsize < LEAST_BYTES or not all(isinstance(self.steps[j], Launch) for j in self.readers[slab.id]):
+        nbytes = m * n * slab.dtype.itemsize
+        if matrices * nbytes < LEAST_BYTES or not all(isinstance(self.steps[j], Launch) for j in self.readers[slab.id]):
             return None
-        rows, whole = Rows(out.shape[:lead], out.shape[lead]), step.axes != (1, 1, 1)
-        if whole and (matrices < 2 or m * n * k < MUCH_WORK or k > FEW_TAPS or m * n * slab.dtype.itemsize > BLOCK_BYTES):
+        if step.axes == (1, 1, 1) and k <= FEW_SUMS and m >= 2 * MOST_ROWS and k * n * slab.dtype.itemsize <= SMALL_BYTES and all(isinstance(size, int) for size in out.shape):
+            found = self.having(_Found(Rows(out.shape[:-2], out.shape[-2]), {}, frozenset(), True, i), slab.id)
+            if found is not None:
+                return found
+        if out.shape[0] == 1 or len(out.shape) == step.axes[0] + step.axes[2] or step.a.strides[0] != 0 or not all(isinstance(size, int) for size in step.sizes[1:]):
             return None
-        if not whole and (k > FEW_SUMS or m < 2 * MOST_ROWS or k * n * slab.dtype.itemsize > SMALL_BYTES):
+        if k > FEW_TAPS or nbytes > IMAGE_BYTES:
             return None
-        return self.having(_Found(rows, {}, frozenset(), True, whole), slab.id)
+        alone = _Found(Rows((), out.shape[0]), {}, frozenset([i]), True, i, max(MUCH_WORK // max(m * n * k, 1), 1))
+        found = self.having(alone, slab.id)
+        for j in self.readers[slab.id] if found is None else ():  # the gradient wants the result: what is next reads it from the cache nevertheless
+            found = self.with_kernel(found or alone, j) or found
+        return found
 
     def operand_seed(self, i: int) -> _Found | None:
         """A product whose left operand a kernel makes for it alone, or for several products."""
@@ -155,20 +169,30 @@ class _Sweeping:
 
     def having(self, found: _Found, slab: int) -> _Found | None:
         """With one slab more, if that can be."""
-        s, rows = self.slabs[slab], found.rows
-        width = rows.width(s)
+        s = self.slabs[slab]
+        width = found.rows.width(s)
         if s.place != "arena" or width is None or len(self.writers[slab]) != 1 or slab in self.program.checks or slab in self.program.roots:
             return None
-        grown = found._replace(held={**found.held, slab: width}, members=found.members | {self.writers[slab][0], *self.readers[slab]})
-        passed = self.passed(grown)
-        if not self.readers[slab] or grown.members & self.taken or passed is None:
+        if not self.readers[slab] or slab not in self.along(self.writers[slab][0], found.rows).writes:
             return None
-        most = rows.rows if found.whole and isinstance(rows.rows, int) else LEAST_ROWS
-        block = Block((0,) * len(rows.lead), most, most, most)  # not the first one: that adds to nothing
+        return self.sound(found, found._replace(held={**found.held, slab: width}, members=found.members | {self.writers[slab][0], *self.readers[slab]}))
+
+    def with_kernel(self, found: _Found, i: int) -> _Found | None:
+        """With a kernel more, which reads or writes slabs that others need whole."""
+        return self.sound(found, found._replace(members=found.members | {i}))
+
+    def sound(self, found: _Found, grown: _Found) -> _Found | None:
+        """``grown``, if all of it can be done block by block."""
+        rows, passed = found.rows, self.passed(grown)
+        if grown.members & self.taken or passed is None:
+            return None
+        block = Block((0,) * len(rows.lead), LEAST_ROWS, LEAST_ROWS, LEAST_ROWS)  # not the first one: that adds to nothing
         for i in grown.members:
-            step = self.steps[i]
+            step = self.along(i, rows)
             if isinstance(step, Product):
-                if found.simple and len(grown.held) > 1 and i not in found.members:
+                # the gradient of a kernel: what each image gives, or a sum over images
+                ends = found.images and (rows.width(self.slabs[step.out.slab]) is None or 0 not in (step.a.strides[0], step.b.strides[0]))
+                if found.simple and i not in found.members and (found.images or len(grown.held) > 1) and not ends:
                     return None
                 step = one_by_one(step, rows)
             if not isinstance(step, Launch | Product) or restricted(step, rows, block, grown.held, passed) is None:
@@ -178,17 +202,33 @@ class _Sweeping:
     def passed(self, found: _Found) -> Widths | None:
         """Slabs that it writes and reads, and that others read too; None if one does not have the rows."""
         passed: dict[int, Size] = {}
-        for s in (s for i in sorted(found.members) for s in self.steps[i].writes):
-            if s not in found.held and any(i in found.members for i in self.readers[s]):
-                width = found.rows.width(self.slabs[s])
-                if width is None or len(self.writers[s]) != 1:
-                    return None
-                passed[s] = width
+        for i in sorted(found.members):
+            along = self.along(i, found.rows).writes
+            for s in self.steps[i].writes:
+                if s not in found.held and any(j in found.members for j in self.readers[s]):
+                    width = found.rows.width(self.slabs[s])
+                    if width is None or len(self.writers[s]) != 1 or s not in along:
+                        return None
+                    passed[s] = width
         return passed
+
+    def along(self, i: int, rows: Rows) -> Step:
+        """The step, or what each row gives to its sums, if it sums over the rows."""
+        step = self.divided(i, rows)
+        return self.steps[i] if step is None else step.each
+
+    def divided(self, i: int, rows: Rows) -> Divided | None:
+        """A step that sums over images, as two."""
+        step = self.steps[i]
+        if rows.lead or not isinstance(step, Launch) or not step.kernel.finish or any(s in self.program.checks for s in step.writes):
+            return None  # of checks, the next steps must know
+        if (i, rows) not in self.parts:
+            self.parts[i, rows] = divided(step, rows.rows)
+        return self.parts[i, rows]
 
     def grown(self, found: _Found) -> _Found | None:
         """With all that can join: results and operands of its steps that are as wide, and what only its steps read."""
-        widest = max(_guess(width) for width in found.held.values())
+        widest = max([_guess(width) for width in found.held.values()], default=0)
         tried = set(found.held)
         while True:
             around = [s for i in sorted(found.members) for s in (*self.steps[i].writes, *self.steps[i].reads) if s not in tried]
@@ -199,8 +239,12 @@ class _Sweeping:
                 width = found.rows.width(self.slabs[s])
                 if width is None or s in found.held:
                     continue
-                if 2 * _guess(width) > widest or {*self.writers[s], *self.readers[s]} <= found.members:
+                near = {*self.writers[s], *self.readers[s]}
+                if found.images or 2 * _guess(width) > widest or near <= found.members:
                     found = self.having(found, s) or found
+                if found.images and s not in found.held:
+                    for i in sorted(near - found.members):
+                        found = self.with_kernel(found, i) or found
 
     def between(self, members: Iterable[int]) -> bool:
         """Is there a step outside that needs one inside, and that one inside needs?"""
@@ -275,9 +319,13 @@ class _Sweeping:
         steps: list[Launch | Product] = []
         after: list[Launch] = []
         for i in sorted(found.members):
-            step = self.steps[i]
+            step, parts = self.along(i, rows), self.divided(i, rows)
             assert isinstance(step, Launch | Product)
-            if isinstance(step, Product) and step.axes == (1, 1, 1) and step.b.slab not in held and step.b.strides[-1] != 1:
+            if isinstance(step, Launch) and parts is not None:
+                given = {-2 - n: self.program.slab(dtype, shape, "arena", step.kernel.name) for n, (dtype, shape) in enumerate(parts.given)}
+                step, last = (part._replace(slabs=tuple([given.get(s, s) for s in part.slabs])) for part in (step, parts.joined))
+                after.append(last)
+            if isinstance(step, Product) and step.axes == (1, 1, 1) and not found.images and step.b.slab not in held and step.b.strides[-1] != 1:
                 view, launch = self.dense(step.b, step)
                 step = step._replace(b=view)
                 if launch is not None:
@@ -320,10 +368,13 @@ class _Sweeping:
     def block(self, found: _Found) -> tuple[int, tuple[tuple[dims.Symbol, Size], ...], Size]:
         """Rows of a block, the symbols of its matrix, and how many rows it has."""
         rows = found.rows.rows
-        if found.whole and isinstance(rows, int):
-            return rows, symbols_of(found.rows.lead), rows
         nbytes = sum(_guess(width) * self.slabs[s].dtype.itemsize for s, width in found.held.items())
-        most = min(max(BLOCK_BYTES // nbytes // 16 * 16, LEAST_ROWS), found.most or MOST_ROWS)
+        most = min(max(BLOCK_BYTES // max(nbytes, 1) // 16 * 16, LEAST_ROWS), found.most or MOST_ROWS)
+        if found.images:
+            most = min(found.images, BLOCK_BYTES // max(nbytes, 1))
+        if isinstance(rows, int) and self.takes_images(found):
+            most = min(most, rows // PARTS)
+        most = max(most, 1)
         count: Size | None = None
         if isinstance(rows, int) and rows:
             least, matrices = -(-rows // most), _guess(dims.product(found.rows.lead))
@@ -333,6 +384,11 @@ class _Sweeping:
                 count = most
         lead = symbols_of(found.rows.lead)
         return most, lead, count if count is not None else dims.fresh("block", "rows")
+
+    def takes_images(self, found: _Found) -> bool:
+        """Is a row much work: one product of many, and not a row of one?"""
+        steps = [self.steps[i] for i in sorted(found.members)]
+        return not found.rows.lead and any(isinstance(step, Product) and len(step.out.shape) > step.axes[0] + step.axes[2] for step in steps)
 
     def dense(self, v: View, step: Product) -> tuple[View, Launch | None]:
         """A copy of an operand whose rows are dense: products would make one for every block."""

@@ -120,7 +120,7 @@ def convolution(b: Builder) -> Any:
     if b.chance(20) and all(isinstance(n, int) for n in w.type.shape[2:]):
         padding = b.pick(["half", "full", "valid", "same"] if stride in (1, (1,) * space) else ["half", "full", "valid"])
     y = gc.nn.conv(x, _finite(b, w), stride, padding, dilation, groups, flip_kernel=b.chance(15))
-    return _finished(b, y, (1, out, *[1] * space))
+    return _finished(b, y, (1, out, *[1] * space), pools=True)
 
 
 @operation(3)
@@ -148,8 +148,8 @@ def transposed_convolution(b: Builder) -> Any:
 ACTIVATIONS: tuple[Callable[[Var], Var], ...] = (gc.relu, gc.tanh, gc.sigmoid, gc.nn.elu, gc.nn.leaky_relu, lambda x: x * gc.sigmoid(x), gc.softplus, gc.square)
 
 
-def _finished(b: Builder, y: Var, bias: Shape) -> Any:
-    """What follows a product: perhaps a bias, an activation, and a reduction; the bias has so many elements along each axis."""
+def _finished(b: Builder, y: Var, bias: Shape, pools: bool = False) -> Any:
+    """What follows a product: perhaps a bias, an activation, a pooling, and a reduction; the bias has so many elements along each axis."""
     results = [y] if b.chance(15) else []
     if b.chance(40):
         long = [k for k, n in enumerate(bias) if n != 1]
@@ -157,6 +157,9 @@ def _finished(b: Builder, y: Var, bias: Shape) -> Any:
         y = y + gc.expand_dims(v, tuple(k for k in range(len(bias)) if k not in long))
     if b.chance(40):
         y = b.pick(ACTIVATIONS)(y)
+    if pools and b.chance(30) and all(n > 3 for n in b.evaluate(y).shape[2:]):
+        window, stride, padding, dilation = _pool(b, len(bias) - 2)
+        y = gc.nn.max_pool(y, window, stride, padding, dilation) if b.chance(60) else gc.nn.avg_pool(y, window, stride)
     shape = b.evaluate(y).shape
     if b.chance(35) and all(shape):
         axis = b.pick([-1, None, 0, tuple(range(1, len(shape))), (0, *range(2, len(shape))), 1])

@@ -28,6 +28,7 @@ from graphc.backends.llvm.runner import LlvmRunner
 from graphc.backends.llvm.target import Target, host
 from graphc.judging import Judge
 from graphc.kept import KeptRunner, KeptState
+from graphc.passes import convolving, sweeps
 from graphc.passes.pipeline import PIPELINE
 from graphc.variants import Variants
 
@@ -152,8 +153,8 @@ def poison(f: gc.Function) -> None:
 
 @contextmanager
 def cut_small() -> Iterator[None]:
-    """Functions that are compiled meanwhile cut their work into as many pieces as they may, and share out all of it."""
-    with mock.patch.object(costs, "CHUNK_NS", 0), mock.patch.object(costs, "SERIAL_NS", 0):
+    """Functions that are compiled meanwhile cut their work into as many pieces as they may, and share out all of it; images are swept one by one."""
+    with mock.patch.multiple(costs, CHUNK_NS=0, SERIAL_NS=0), mock.patch.multiple(sweeps, LEAST_BYTES=1, MUCH_WORK=1), mock.patch.object(convolving, "SMALL", 0):
         yield
 
 

@@ -272,3 +272,13 @@ def test_every_elementwise_op_has_a_native_form_or_is_named_as_foreign() -> None
     from graphc.passes.native import FOREIGN
     names = {op.name for op in OPS.values() if op.kind == "elementwise"} - {"cast"}
     assert names - FOREIGN == set(APPLY) and FOREIGN <= names
+
+
+def test_assumptions_that_contradict_each_other_are_left() -> None:
+    """A size that meets 4 and twice itself can only be 1."""
+    x = gc.tensor("x", shape=(None, 3))
+    twice = gc.reshape(gc.broadcast_to(gc.expand_dims(x, 1), (x.shape[0], 2, 3)), (2 * x.shape[0], 3))
+    chosen = gc.where(x > 0, twice, x)
+    f = gc.function([x], [gc.broadcast_to(x, (4, 3)), gc.where(x > 0, chosen, x)])
+    have = f(np.ones((1, 3)))
+    assert [a.shape for a in have] == [(4, 3), (2, 3)] and all((a == 1).all() for a in have)

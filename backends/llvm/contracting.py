@@ -5,7 +5,9 @@ What is left with one axis of rows, of sums and of columns is an ordinary produc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from graphc import dims
 from graphc.backends.llvm import costs
@@ -52,6 +54,10 @@ def collapsed(views: Sequence[tuple[View, int]], count: int) -> Group:
 
 class Contracting(Multiplying):
     """A part of the driver's Writer."""
+
+    if TYPE_CHECKING:
+        fixed: Callable[[Size], Size]
+        once: Callable[[Size], AbstractContextManager[str]]
 
     def contraction(self, step: Product) -> None:
         a, b, out = step.a, step.b, step.out
@@ -112,6 +118,8 @@ class Contracting(Multiplying):
         places: dict[str, Size] = {}
         words = {"lead_c": (0, c_lead, lead), "lead_a": (0, a_lead, lead), "lead_b": (0, b_lead, lead), "a_rows": (1, a_m, m), "a_sums": (2, a_k, k),
                  "b_sums": (2, b_k, k), "b_columns": (3, b_n, n)}
+        words = {word: (g, [self.fixed(x) for x in strides], self.fixed(count)) for word, (g, strides, count) in words.items()}
+        table_sizes = [[self.fixed(x) for x in sizes] for sizes, _ in groups]
         for word, (_g, _s, count) in words.items():
             places[word], at = at, at + count
         w = group_size(shape.lanes)
@@ -119,20 +127,23 @@ class Contracting(Multiplying):
         for word, (_table, count) in runs.items():
             places[word], at = at, at + dims.floordiv(count + (w - 1), w) * SLOTS
         nbytes = (shape.scratch * shape.bytes + 63) // 64 * 64
-        begin = dims.floordiv(at * 8 + 63, 64) * 64
+        table_bytes = dims.floordiv(at * 8 + 63, 64) * 64
+        once = self.alone and not any(s.kind == "block" for x in (at, *(x for g, strides, _ in words.values() for x in (*table_sizes[g], *strides))) for s in dims.symbols(x))
+        begin = 0 if once else table_bytes  # tables that are the same for all blocks of a sweep have a place of their own
         most = most_chunks()
         self.scratch = dims.dim_max(self.scratch, begin + dims.dim_min(dims.dim_max(lead * dims.floordiv(n + (shape.lanes - 1), shape.lanes), 1), most) * nbytes)
         scratch = self.scratch_address()
 
-        tables = {word: f.op(f"getelementptr i64, ptr {scratch}, i64 {self.size(place).ref}") for word, place in places.items()}
-        for word, (g, strides, _count) in words.items():
-            sizes: list[Size] = [*[1] * (MOST_AXES - len(strides)), *groups[g][0]]
-            steps: list[Size] = [*[0] * (MOST_AXES - len(strides)), *strides]
-            numbers = ", ".join(f"i64 {self.size(x).ref}" for x in (*sizes, *steps))
-            f.line(f"call void @{fill}(ptr {tables[word]}, {numbers})")
-        for word, (table, count) in runs.items():
-            apart = a_apart if word == "a_runs" else b_apart
-            f.line(f"call void @{run}(ptr {tables[word]}, ptr {tables[table]}, i64 {self.size(count).ref}, i64 {apart})")
+        with self.once(table_bytes) if once else nullcontext(scratch) as memory:
+            tables = {word: f.op(f"getelementptr i64, ptr {memory}, i64 {self.size(place).ref}") for word, place in places.items()}
+            for word, (g, strides, _count) in words.items():
+                sizes: list[Size] = [*[1] * (MOST_AXES - len(strides)), *table_sizes[g]]
+                steps: list[Size] = [*[0] * (MOST_AXES - len(strides)), *strides]
+                numbers = ", ".join(f"i64 {self.size(x).ref}" for x in (*sizes, *steps))
+                f.line(f"call void @{fill}(ptr {tables[word]}, {numbers})")
+            for word, (table, count) in runs.items():
+                apart = a_apart if word == "a_runs" else b_apart
+                f.line(f"call void @{run}(ptr {tables[word]}, ptr {tables[table]}, i64 {self.size(count).ref}, i64 {apart})")
 
         threads = f.value("%threads", "i64").minimum(most)
         heads, width = self.size(lead), self.size(n)

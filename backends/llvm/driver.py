@@ -46,6 +46,7 @@ class Writer(Sweeping):
         self.module = Module(target)
         self.alone = False  # is one thread of many written, which shares out nothing?
         self.block: dict[Symbol, Value] = {}
+        self.most: dict[Symbol, Size] = {}
 
     # -- sizes --------------------------------------------------------------------------------
 

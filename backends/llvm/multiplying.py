@@ -99,9 +99,22 @@ class Multiplying:
             m, n, strides = n, m, [strides[3], strides[2], strides[1], strides[0], 1]
         spec = _spec(dtype, m, n, k, strides)
         views = (out, a, b)
+        bytes_ = [self.program.slabs[v.slab].dtype.itemsize for v in views]
+        starts = [self.size(v.offset * n) for v, n in zip(views, bytes_, strict=True)]
+        lead = out.shape[:-2]
+        steps = [[v.strides[axis] * n for v, n in zip(views, bytes_, strict=True)] for axis in range(len(lead))]
+
+        def each(axis: int, offsets: Sequence[Value], matrix: Callable[[Sequence[Value]], None]) -> None:
+            """One matrix after the other."""
+            if axis == len(lead):
+                matrix(offsets)
+                return
+            with self.f.loop(self.f.const(0, "i64"), self.size(lead[axis]), self.f.const(1, "i64"), "batch") as loop:
+                each(axis + 1, [o + loop.index * self.size(s) for o, s in zip(offsets, steps[axis], strict=True)], matrix)
+
         if self.alone:  # blocks of a sweep are small, and fit the cache
             spec = replace(spec, wide=self.program.slabs[out.slab].dtype != dtype)
-            self._alone(step, spec, dtype, views, (m, n, k, *strides))
+            each(0, starts, lambda offsets: self._alone(step, spec, dtype, views, offsets, (m, n, k, *strides)))
             return
         large = self._large(spec, dtype, m, n, k, strides)
         tiles = self._on_tiles(spec.kind, m, n, k)
@@ -126,34 +139,19 @@ class Multiplying:
             else:
                 self.f.either(tiles, "tiles", lambda: self._in_blocks(spec.kind, dtype, pointers, numbers, m, n, k, tiles=True), usual)
 
-        starts = [self.size(v.offset * dtype.itemsize) for v in views]
-        lead = out.shape[:-2]
-        if not lead:
-            matrix(starts)
-            return
-        steps = [[v.strides[axis] * dtype.itemsize for v in views] for axis in range(len(lead))]
-
-        def one_by_one(axis: int, offsets: Sequence[Value]) -> None:
-            if axis == len(lead):
-                matrix(offsets)
-                return
-            with self.f.loop(self.f.const(0, "i64"), self.size(lead[axis]), self.f.const(1, "i64"), "batch") as loop:
-                one_by_one(axis + 1, [o + loop.index * self.size(s) for o, s in zip(offsets, steps[axis], strict=True)])
-
-        if large is True or tiles is True or dims.product(lead) == 1:
-            one_by_one(0, starts)
+        if not lead or large is True or tiles is True or dims.product(lead) == 1:
+            each(0, starts, matrix)
             return
         many = self._many(dims.product(lead), m * n * k * thinness(m, n))
         if tiles is not False:  # they have other bits, so the number of threads must not decide
             many = many & ~tiles
         self.f.either(many, "batch",
                       lambda: self._matrices(spec, dtype, [self.address(v.slab) for v in views], starts, lead, steps, (m, n, k, *strides)),
-                      lambda: one_by_one(0, starts))
+                      lambda: each(0, starts, matrix))
 
-    def _alone(self, step: Product, spec: Spec, dtype: np.dtype[Any], views: Sequence[View], numbers: Sequence[Size]) -> None:
-        """A product in a sweep: one matrix, on this thread.  Numbers of 16 bits in blocks, where each is widened (or paired) once and not for each tile."""
-        bytes_ = [v.offset * self.program.slabs[v.slab].dtype.itemsize for v in views]
-        pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(n).ref}") for v, n in zip(views, bytes_, strict=True)]
+    def _alone(self, step: Product, spec: Spec, dtype: np.dtype[Any], views: Sequence[View], offsets: Sequence[Value], numbers: Sequence[Size]) -> None:
+        """A matrix of a product in a sweep, on this thread.  Numbers of 16 bits in blocks, where each is widened (or paired) once and not for each tile."""
+        pointers = [self.f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {o.ref}") for v, o in zip(views, offsets, strict=True)]
         refs, (m, n, k) = [self.size(x).ref for x in numbers], numbers[:3]
         packed: bool | Value = spec.kind in ("f16", "bf16")
         for size, least in zip((m, n, k), (LEAST_ROWS, LEAST_COLUMNS, PAIRED), strict=True) if packed else ():

@@ -39,7 +39,7 @@ clip = Elementwise(
     accepts="iuf", counting=True, domain=((-3.0, 3.0), (-2.0, -1.0), (1.0, 2.0)), flops=2.0,
     doc="min(max(a, lo), hi), so hi where lo > hi; gradient 1 on [lo, hi], its ends included; otherwise it goes to the bound that holds")
 relu = Elementwise(
-    "relu", _relu, (lambda g, y, a: where(greater(a, 0), g, 0),),
+    "relu", _relu, (lambda g, y, a: where(greater(y, 0), g, 0),),  # of y, which is in memory anyhow where others read it
     accepts="iuf", idempotent=True, monotone=True,
     doc="a where a > 0, else 0 (never -0.0); nan stays nan; relu'(0) = 0")
 copysign: Elementwise = Elementwise(

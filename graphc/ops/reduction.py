@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc import dtypes
+from graphc import dims, dtypes
 from graphc.dims import Size
 from graphc.errors import GraphcTypeError, GraphcValueError
 from graphc.ir import Array, Node, Op, Type, Var, apply
@@ -32,6 +32,9 @@ from graphc.ops.example import Example
 from graphc.ops.movement import expand_dims
 
 Axes = tuple[int, ...]
+
+#: values up to which how many are equal is a number of every float: adding them up as such is faster
+FEW = 256
 
 
 def reduced_shape(shape: Sequence[Size], axis: Axes, keepdims: bool) -> tuple[Size, ...]:
@@ -162,7 +165,9 @@ class Extremum(Reduction):
         x = inputs[0]
         g, y = restored(cotangents[0], axis, keepdims), restored(outputs[0], axis, keepdims)
         chosen = equal(x, y)
-        ties = sum(chosen, axis, keepdims=True)
+        count = dims.product(x.type.shape[a] for a in axis)
+        few = isinstance(count, int) and count <= FEW and dtypes.is_float(g.type.dtype)
+        ties = sum(cast(chosen, g.type.dtype) if few else chosen, axis, keepdims=True)
         # a NaN equals nothing: without the 1 its row would divide by 0, and the next derivative would see 0/0
         share = div(g, cast(where(equal(ties, 0), 1, ties), g.type.dtype))
         return [where(chosen, share, 0)]
