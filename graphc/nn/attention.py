@@ -32,7 +32,7 @@ def attention(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False) ->
     """``softmax(q @ k.mT / sqrt(d) + m) @ v``, where m is 0 for what is attended and -1e30 (float16: -3e4) for the rest (Vaswani and others, 2017).
 
     The compiler does this block by block of queries: no array of queries x keys is in memory, not for the gradient either
-    (docs/products.md, "Sweeps").  The same formula written with ``gc.matmul`` and ``gc.softmax`` is compiled to the same.
+    (docs/sweeps.md).  The same formula written with ``gc.matmul`` and ``gc.softmax`` is compiled to the same.
 
     Args:
         q: (..., T, d), float: T queries.
