@@ -190,9 +190,7 @@ class _Sweeping:
         for i in grown.members:
             step = self.along(i, rows)
             if isinstance(step, Product):
-                # the gradient of a kernel: what each image gives, or a sum over images
-                ends = found.images and (rows.width(self.slabs[step.out.slab]) is None or 0 not in (step.a.strides[0], step.b.strides[0]))
-                if found.simple and i not in found.members and (found.images or len(grown.held) > 1) and not ends:
+                if found.simple and i not in found.members and (found.images or len(grown.held) > 1) and not (found.images and _of_each(step)):
                     return None
                 step = one_by_one(step, rows)
             if not isinstance(step, Launch | Product) or restricted(step, rows, block, grown.held, passed) is None:
@@ -406,6 +404,11 @@ class _Sweeping:
         sources = {inner: Source(v.slab, source.elements, once, v.strides, v.offset)}
         self.copies[v] = view, launched(body, sources, [slab], step.origin)
         return self.copies[v]
+
+
+def _of_each(step: Product) -> bool:
+    """Many products, of which each has operands of its own: gradients of a kernel, image by image."""
+    return len(step.out.shape) > step.axes[0] + step.axes[2] and 0 not in (step.a.strides[0], step.b.strides[0])
 
 
 def _guess(size: Size) -> int:
