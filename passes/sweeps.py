@@ -193,6 +193,8 @@ class _Sweeping:
                 if found.simple and i not in found.members and (found.images or len(grown.held) > 1) and not (found.images and _of_each(step)):
                     return None
                 step = one_by_one(step, rows)
+                if not found.images and (step.axes != (1, 1, 1) or step.out.shape[:-2] != rows.lead):
+                    return None  # images are rows only where it begins with them
             if not isinstance(step, Launch | Product) or restricted(step, rows, block, grown.held, passed) is None:
                 return None
         return None if self.between(grown.members) else grown

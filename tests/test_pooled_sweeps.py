@@ -153,18 +153,19 @@ def test_the_gradient_keeps_one_array_of_the_activation() -> None:
     assert len(activations) == 1, f.dump("memory")
 
 
-def test_dense_layers_behind_the_images_stay_what_they_are() -> None:
+@pytest.mark.parametrize("least", [1, 16 << 10], ids=["rows", "images"])
+def test_dense_layers_behind_the_images_stay_what_they_are(least: int) -> None:
     """Some rows of a dense layer at a time are slow products, and their sums over images would be one thread's."""
-    x, w, d, e = (gc.tensor(name, shape=shape, dtype="float32") for name, shape in (("x", (6, 1, 20, 20)), ("w", (4, 1, 3, 3)), ("d", (324, 30)), ("e", (30, 5))))
-    h = max_pool(gc.relu(gc.nn.conv(x, w)), 2)
-    outputs = gc.grad(gc.sum(gc.sin(gc.relu(gc.reshape(h, (6, 324)) @ d) @ e)), [w, d, e])
-    with mock.patch.object(swept, "LEAST_BYTES", 16 << 10):  # the convolution's result has more, those of the dense layers less
-        f = compiled([x, w, d, e], outputs, LLVM)
-    *_, last = sweeps_of(f)
-    products = [step for step in last.steps if isinstance(step, Product)]
-    assert len(products) == 1 and products[0].adds == 0, f.dump("kernels")  # the gradient of w
-    given = arguments([(6, 1, 20, 20), (4, 1, 3, 3), (324, 30), (30, 5)])
-    compare(f(*given), compiled([x, w, d, e], outputs, gc.Mode(backend="reference"))(*given), 5000)
+    shapes = {"x": (6, 1, 20, 20), "w": (4, 1, 3, 3), "v": (5, 4, 3, 3), "d": (245, 30), "e": (30, 5)}
+    x, w, v, d, e = inputs = [gc.tensor(name, shape=shape, dtype="float32") for name, shape in shapes.items()]
+    h = gc.relu(gc.nn.conv(max_pool(gc.relu(gc.nn.conv(x, w)), 2), v))
+    outputs = gc.grad(gc.sum(gc.sin(gc.relu(gc.reshape(h, (6, 245)) @ d) @ e)), [w, v, d, e])
+    with mock.patch.object(swept, "LEAST_BYTES", least):  # the first convolution's result has more than 16 KiB, those of the dense layers less
+        f = compiled(inputs, outputs, LLVM)
+    found = [[step.axes == (1, 1, 1) and len(step.out.shape) == 2 for step in sweep.steps if isinstance(step, Product)] for sweep in sweeps_of(f)]
+    assert all(len(set(dense)) == 1 for dense in found) and (least == 1 or found == [[False], [False] * 3]), f.dump("kernels")
+    given = arguments(list(shapes.values()))
+    compare(f(*given), compiled(inputs, outputs, gc.Mode(backend="reference"))(*given), 5000)
 
 
 def test_the_gradient_of_pooling_and_bias_goes_with_that_of_the_kernel() -> None:
