@@ -282,13 +282,15 @@ def _each(rule: Callable[..., Span | None], *xs: Pair) -> Pair:
 
 
 def _rounded(span: Span | None, dtype: np.dtype[Any]) -> Span | None:
-    """With room for rounding; what may be larger than the dtype's numbers may be infinite."""
+    """With room for rounding; what may be larger than the dtype's numbers may be infinite, and what may be smaller 0."""
     if span is None:
         return None
-    most = 1e300 if dtype.itemsize == 8 else 1e38
+    most = 1e300 if dtype.itemsize == 8 else 1e37
 
     def end(x: float, way: float) -> float:
         x = x if math.isinf(x) else x + way * abs(x) * ROUNDING
+        if x * way < 0 and abs(x) < 1 / most:
+            return 0.0
         return math.inf * way if x * way > most else x
     return Span(end(span.low, -1.0), end(span.high, 1.0))
 

@@ -298,4 +298,7 @@ def lines_of(program: Program) -> Lines:
 
 def _counts(slab: Slab) -> int | None:
     flat = slab.data.reshape(-1)
-    return int(flat[0]) if np.array_equal(flat, np.arange(flat[0], flat[0] + flat.size)) else None
+    first = int(flat[0])
+    if slab.dtype.itemsize < 4 or int(flat[-1]) - first != flat.size - 1:
+        return None
+    return first if np.array_equal(flat, first + np.arange(flat.size, dtype=flat.dtype)) else None

@@ -17,8 +17,8 @@ from test_sweeps import small  # noqa: F401  # the fixture
 import graphc as gc
 from graphc.backends.llvm import costs
 from graphc.errors import VerificationError
-from graphc.ir import Var
-from graphc.kernel import Launch, Product
+from graphc.ir import Graph, Var
+from graphc.kernel import Launch, Product, Program
 from graphc.passes import spans, triangles
 from graphc.passes.spans import Span
 from graphc.verify_kernel import verify_program
@@ -199,6 +199,16 @@ def test_too_few_columns_are_refused() -> None:
     with_inner(p, lambda step: step is narrow, less)
     with pytest.raises(VerificationError, match="is read before any step has written it"):
         verify_program(p)
+
+
+def test_constants_that_count() -> None:
+    ends = np.iinfo(np.int64)
+    for values, first in (([3, 4, 5], 3), ([-1, 0], -1), ([7], 7), ([0, 2], None), ([0, 2, 1, 3], None), ([ends.max, ends.max], None), ([ends.max, ends.min], None),
+                          ([ends.min, ends.min + 1], ends.min)):
+        program = Program(Graph([], []), "p")
+        slab = program.slab(np.dtype(np.int64), (len(values),), "constant", "c", None, np.array(values))
+        with np.errstate(all="raise"):
+            assert triangles.lines_of(program).get(slab) == first
 
 
 # ---- intervals ------------------------------------------------------------------------------------
