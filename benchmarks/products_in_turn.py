@@ -4,12 +4,13 @@
 
 Weights that stay (``x @ w.T`` and ``x @ w``, w a shared variable) laid out once per change against once per call (without the pass ``keep``);
 narrow ones that multiply the same rows, each for itself against joined; rows of a table, gathered before the product against block by block
-(passes/sweeps.py).  float32, one thread, microseconds.
+(passes/sweeps.py); causal attention with all columns and with those that are seen (passes/triangles.py).  float32, one thread, microseconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import operator
 import statistics
@@ -24,8 +25,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import graphc as gc
-from graphc.passes import sweeps
+from graphc.passes import sweeps, triangles
 
+#: matrices and their rows
+CAUSAL = [(16, 128), (8, 512), (4, 1024), (2, 2048)]
 #: rows, sums and columns; is the second operand transposed in memory
 KEPT = [(1, 512, 784, True), (8, 512, 784, True), (32, 1024, 1024, True), (32, 1024, 4096, True), (128, 512, 784, True), (4, 1024, 4096, False),
         (32, 1024, 4096, False), (128, 4096, 1024, False)]
@@ -71,6 +74,21 @@ def gathered(m: int, k: int, n: int, blocks: int, **options: Any) -> Call:
     return lambda: f(rows, positions, weight)
 
 
+def causal(heads: int, length: int, cut: bool) -> Call:
+    """A call of causal attention with its gradients, its values checked.  ``cut``: are columns that no row of a block sees left out?"""
+    rng = np.random.default_rng(0)
+    given = [rng.normal(size=(heads, length, 64)).astype("float32") for _ in range(3)]
+    q, k, v = (gc.tensor(name, shape=x.shape, dtype="float32") for name, x in zip("qkv", given, strict=True))
+    y = gc.nn.attention(q, k, v, causal=True)
+    whole = mock.patch.object(triangles.Narrowing, "narrowed", lambda self, steps, *_: ([], list(steps)))
+    with contextlib.nullcontext() if cut else whole:
+        f = gc.function([q, k, v], [y, *gc.grad(gc.sum(y), [q, k, v])], threads=1)
+    scores = np.where(np.tri(length, dtype=bool), given[0] @ given[1].swapaxes(1, 2) / 8, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    np.testing.assert_allclose(f(*given)[0], weights @ given[2] / weights.sum(-1, keepdims=True), rtol=1e-3, atol=1e-4)
+    return lambda: f(*given)
+
+
 def in_turn(first: Call, second: Call, rounds: int) -> tuple[float, float, float]:
     """Microseconds of both, and the median of first / second."""
     def timed(call: Call, times: int) -> float:
@@ -101,6 +119,10 @@ def main() -> None:
     for m, k, n in GATHERED:
         a, b, ratio = in_turn(gathered(m, k, n, sys.maxsize), gathered(m, k, n, sweeps.LEAST_BLOCKS), rounds)
         print(f"| {m} x {k} x {n} | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
+    print("\n| causal attention with gradients | all columns | those that are seen | ratio |\n|---|---:|---:|---:|")
+    for heads, length in CAUSAL:
+        a, b, ratio = in_turn(causal(heads, length, False), causal(heads, length, True), rounds)
+        print(f"| {heads} x {length} x 64 | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
 
 
 if __name__ == "__main__":

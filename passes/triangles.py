@@ -19,6 +19,7 @@ call where a number is too large, infinite or NaN.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -64,11 +65,14 @@ class Narrowing:
 
     def __init__(self, program: Program, written: Mapping[int, int]) -> None:
         self.program, self.written = program, written
-        self.lines = lines_of(program)
         self.checked: set[int] = set()
         self.copied: dict[int, int] = {}  # slabs that are copies, of which
         self.constants: dict[bytes, int] = {}
         self.masks: dict[int, Mask | None] = {}
+
+    @functools.cached_property
+    def lines(self) -> Lines:
+        return lines_of(self.program)
 
     def narrowed(self, steps: Sequence[Part], rows: Rows, block: Block, held: Widths) -> tuple[list[Launch], list[Part]]:
         """What comes before the sweep, and its steps with the columns that the rows of a block see."""

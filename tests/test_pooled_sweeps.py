@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
@@ -14,7 +14,7 @@ from graph_subjects import bits
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from native_checks import cut_small, two_threads
-from test_sweep_programs import last_sweep, with_inner, with_sweep
+from test_sweep_programs import last_sweep, with_and_without, with_inner, with_sweep
 from test_sweeps import compare, compiled, held, is_swept
 
 import graphc as gc
@@ -233,12 +233,6 @@ class Layers:
         return h
 
 
-def programs(layers: Layers) -> Iterator[gc.Function]:
-    yield compiled(layers.inputs, layers.outputs, INTERPRETER)
-    with mock.patch.object(compiling, "sweeps", lambda program: program):
-        yield compiled(layers.inputs, layers.outputs, INTERPRETER)
-
-
 def test_any_layers_give_the_same_values() -> None:
     found = []
 
@@ -246,7 +240,7 @@ def test_any_layers_give_the_same_values() -> None:
     @given(st.data())
     def test(data: st.DataObject) -> None:
         layers = Layers(data.draw)
-        f, g = programs(layers)
+        f, g = with_and_without(layers.inputs, layers.outputs)
         found.append(is_swept(f))
         event(f"swept: {found[-1]}")
         given = layers.given()

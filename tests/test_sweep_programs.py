@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
@@ -227,10 +227,11 @@ class Chain:
             self.outputs.append(x + 1.0)
 
 
-def programs(chain: Chain) -> Iterator[gc.Function]:
-    yield compiled(chain.inputs, chain.outputs, INTERPRETER)
+def with_and_without(inputs: Sequence[Var], outputs: Sequence[Var]) -> tuple[gc.Function, gc.Function]:
+    """The function, and the same without sweeps."""
+    swept = compiled(inputs, outputs, INTERPRETER)
     with mock.patch.object(compiling, "sweeps", lambda program: program):
-        yield compiled(chain.inputs, chain.outputs, INTERPRETER)
+        return swept, compiled(inputs, outputs, INTERPRETER)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -242,7 +243,7 @@ def test_any_program_gives_the_same_values() -> None:
     @given(st.data())
     def test(data: st.DataObject) -> None:
         chain = Chain(data.draw)
-        f, g = programs(chain)
+        f, g = with_and_without(chain.inputs, chain.outputs)
         found.append(is_swept(f))
         event(f"swept: {found[-1]}")
         given = [np.random.default_rng(n).integers(-3, 4, shape).astype("float64") for n, shape in enumerate(chain.shapes)]
@@ -278,9 +279,7 @@ def test_any_operand_gives_the_same_values() -> None:
             outputs.append(draw(st.sampled_from([y, gc.abs(y), gc.sum(y, axis=-1), gc.maximum(y, gc.sum(y, axis=-1, keepdims=True)), gc.cumsum(y, axis=0)])))
         if draw(st.integers(0, 3)) == 0:
             outputs.append(gc.sum(a, axis=0))
-        f = compiled(inputs, outputs, INTERPRETER)
-        with mock.patch.object(compiling, "sweeps", lambda program: program):
-            g = compiled(inputs, outputs, INTERPRETER)
+        f, g = with_and_without(inputs, outputs)
         found.append(is_swept(f))
         numbers = np.random.default_rng(rows)
         given_ = [numbers.integers(-9, 9, v.type.shape).astype(v.type.dtype) for v in inputs]

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,9 +82,7 @@ def _permitted() -> bool:
 
 def tiled_module(kind: str, target: Target) -> tuple[str, str]:
     """(NAME, the text of a module): the interface of ``blocked_module``, for "f32" and "bf16"."""
-    text = _Writer(kind, target).write()
-    name = "tiled_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
-    return name, text.replace("@NAME", "@" + name)
+    return target.named("tiled", _Writer(kind, target).write())
 
 
 class Shape:

@@ -17,7 +17,6 @@ There is one module for a kind of numbers and a processor: all sizes and strides
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 
@@ -66,24 +65,18 @@ class Shape:
 
 def blocked_module(kind: str, target: Target, wide: bool = False, adds: bool = False) -> tuple[str, str]:
     """(NAME, the text of a module) for numbers of this kind (products.Product.kind, but bool).  ``wide``, ``adds``: as there."""
-    writer = BlockWriter(kind, target)
-    if wide:
-        writer.shape.rounded = False
-    writer.adds = adds
-    text = writer.write()
-    name = "blocked_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
-    return name, text.replace("@NAME", "@" + name)
+    return target.named("blocked", BlockWriter(kind, target, wide, adds).write())
 
 
 class BlockWriter:
     """Writes the functions."""
 
     packs_b = True
-    adds = False  # to what C holds, where this is what is computed in
     steps: tuple[Value, Value]  # of B, in ``product``
 
-    def __init__(self, kind: str, target: Target) -> None:
-        self.target, self.numbers, self.shape = target, Numbers(kind, target), Shape(kind, target)
+    def __init__(self, kind: str, target: Target, wide: bool = False, adds: bool = False) -> None:
+        self.target, self.numbers, self.shape, self.adds = target, Numbers(kind, target), Shape(kind, target), adds
+        self.shape.rounded = self.shape.rounded and not wide  # C holds what is computed in
         self.storage, self.work = self.numbers.storage, self.numbers.work
         self.module = Module(target)
         self.masks = target.has("avx512bw") or (target.has("avx512f") and BITS[self.storage] >= 32)

@@ -17,7 +17,6 @@ lanes it comes (SLOTS numbers; -1 lanes if there are more than two stretches).
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,26 +45,21 @@ def group_size(lanes: int) -> int:
 
 def contracted_module(kind: str, target: Target) -> tuple[str, str]:
     """(NAME, the text of a module) for numbers of this kind (products.Product.kind)."""
-    return _named("contracted", _Writer(kind, target).write(), target)
+    return target.named("contracted", _Writer(kind, target).write())
 
 
 def fill_module(target: Target) -> tuple[str, str]:
     """(FILL, the text of its module)."""
     writer = _Writer("f32", target)
     writer.fill()
-    return _named("fill", writer.module.text(), target)
+    return target.named("fill", writer.module.text())
 
 
 def runs_module(kind: str, target: Target) -> tuple[str, str]:
     """(RUNS, the text of its module) for vectors of this kind."""
     writer = _Writer(kind, target)
     writer.runs()
-    return _named("runs", writer.module.text(), target)
-
-
-def _named(stem: str, text: str, target: Target) -> tuple[str, str]:
-    name = f"{stem}_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
-    return name, text.replace("@NAME", "@" + name)
+    return target.named("runs", writer.module.text())
 
 
 class _Run(NamedTuple):

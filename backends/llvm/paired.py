@@ -12,7 +12,6 @@ Everything else is as in blocked.py, with a pair for an element: both operands a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 from graphc.backends.llvm import memory
@@ -33,13 +32,7 @@ def has_pairs(kind: str, target: Target) -> bool:
 
 def paired_module(kind: str, target: Target, wide: bool = False, adds: bool = False) -> tuple[str, str]:
     """(NAME, the text of a module): the interface of ``blocked_module``.  ``wide``, ``adds``: as those of products.Product."""
-    writer = _Writer(kind, target)
-    if wide:
-        writer.shape.rounded = False  # C holds what is computed in
-    writer.adds = adds
-    text = writer.write()
-    name = "paired_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
-    return name, text.replace("@NAME", "@" + name)
+    return target.named("paired", _Writer(kind, target, wide, adds).write())
 
 
 class _Writer(BlockWriter):

@@ -9,7 +9,6 @@ copied, so that few rows (a batch of 8 or 32) cost no more than reading it once,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from graphc.backends.llvm.blocked import BlockWriter
@@ -22,9 +21,7 @@ __all__ = ["paneled_module", "panels"]
 
 def paneled_module(kind: str, target: Target) -> tuple[str, str]:
     """(NAME, the text of a module) for float32 and float64."""
-    text = _Writer(kind, target).write()
-    name = "paneled_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
-    return name, text.replace("@NAME", "@" + name)
+    return target.named("paneled", _Writer(kind, target).write())
 
 
 def panels(columns: Sequence[Size], sums: Sequence[Size], steps: tuple[Sequence[Size], Sequence[Size]], width: int, most: int) -> tuple[Size, Size] | None:

@@ -15,7 +15,6 @@ they write the same numbers twice.  A product that adds goes on from what C hold
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -106,9 +105,7 @@ def product_module(spec: Product, target: Target) -> tuple[str, str]:
     writer.product()
     if spec.packed:
         writer.pack()
-    text = writer.module.text()
-    name = "product_" + hashlib.sha256((target.key + "\n" + text).encode()).hexdigest()[:16]
-    return name, text.replace("@NAME", "@" + name)
+    return target.named("product", writer.module.text())
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ processors lack.  ``host()`` is this machine; tests make others by restricting t
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from dataclasses import dataclass
 
@@ -37,6 +38,11 @@ class Target:
     bits: int
     tiles: frozenset[str] = frozenset()
     emulated: bool = False
+
+    def named(self, stem: str, text: str) -> tuple[str, str]:
+        """A module's name, which says what it is and for whom, and its text, in which NAME stands for it."""
+        name = f"{stem}_" + hashlib.sha256((self.key + "\n" + text).encode()).hexdigest()[:16]
+        return name, text.replace("@NAME", "@" + name)
 
     def has(self, feature: str) -> bool:
         return feature in self.features
