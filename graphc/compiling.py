@@ -43,6 +43,7 @@ from graphc.passes.lower import lower
 from graphc.passes.memory import memory
 from graphc.passes.pipeline import FAST_COMPILE, PIPELINE, Pass, Stage
 from graphc.passes.rules import BY_NAME
+from graphc.passes.stacking import stacked
 from graphc.passes.sweeps import sweeps
 from graphc.plan import MemoryPlan
 from graphc.settings import config
@@ -188,7 +189,7 @@ def _built(graph: Graph, backend: str, mode: Mode, options: Options) -> Compiled
     if form.TAKES == "program":
         program = lower(final)
         if any(p.name == "fuse" for p in passes):  # a sweep joins steps as fuse joins nodes, and goes with it
-            program = sweeps(program)
+            program = stacked(sweeps(program))
         program = arena(program)
         if checked:
             verify_program(program)

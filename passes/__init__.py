@@ -18,6 +18,6 @@ A pass ``p`` is the file ``passes/p.py``, the function ``p(graph, context) -> Gr
 "p" and the golden file ``tests/golden/p.gc``.  For backends that run node by node ``memory`` comes after them: Graph -> MemoryPlan;
 for those that run kernels ``lower`` and ``arena``: Graph -> Program.  These stand on ``bodies``, ``labels`` and ``native`` (which nodes a
 kernel can hold, which loops run along which axes), ``stages`` and ``collapse`` (a body as a loop nest), ``views`` (movement as
-strides).  ``sweeps`` (with ``restrict``, ``triangles``, ``spans``) does steps of a Program block by block.  ``assume`` comes before all passes: sizes that meet are equal, until a call says otherwise.
+strides).  ``sweeps`` (with ``restrict``, ``triangles``, ``spans``) does steps of a Program block by block, ``stacking`` takes products with one matrix together.  ``assume`` comes before all passes: sizes that meet are equal, until a call says otherwise.
 Rules are data in ``rules/``; ``rewrite.py`` is the one engine that applies them.
 """

@@ -320,8 +320,8 @@ def _with_transpose(a: Var, b: Var, conjugate: bool) -> Var:
     re, im = parts(a)
     pairs = [(re, im), (im, neg(re))] if conjugate else [(re, neg(im)), (im, re)]
     k = a.type.shape[-1]
-    lines = [expand_dims(reshape(apply(view_as_real_op, _complex(*pair)), (*a.type.shape[:-1], 2 * k)), (0,)) for pair in pairs]
-    left, rank = concatenate(lines, 0), a.type.ndim
+    left, rank = concatenate([expand_dims(_complex(*pair), (0,)) for pair in pairs], 0), a.type.ndim
+    left = reshape(apply(view_as_real_op, left), (2, *a.type.shape[:-1], 2 * k))
     if b.type.ndim > rank:
         left = expand_dims(left, tuple(range(1, 1 + b.type.ndim - rank)))
     t = apply(matmul_op, left, swapped(reshape(apply(view_as_real_op, b), (*b.type.shape[:-1], 2 * k))))

@@ -56,6 +56,8 @@ FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 19
 #: before products: bytes of a row of their left operand at most (longer ones stay in no cache next to B's columns), bytes of an operand that several
 #: products read, blocks at least, so that threads have enough to share, and rows of a block where there would be fewer
 ROW_BYTES, SHARED_BYTES, LEAST_BLOCKS, FEW_ROWS = 2048, 2 << 20, 8, 32
+#: blocks of a matrix up to which each lays out an operand for itself: before the sweep another thread may do so, from whose cache it must come
+FEW_BLOCKS = 2
 
 
 class _Found(NamedTuple):
@@ -325,7 +327,7 @@ class _Sweeping:
                 given = {-2 - n: self.program.slab(dtype, shape, "arena", step.kernel.name) for n, (dtype, shape) in enumerate(parts.given)}
                 step, last = (part._replace(slabs=tuple([given.get(s, s) for s in part.slabs])) for part in (step, parts.joined))
                 after.append(last)
-            if isinstance(step, Product) and step.axes == (1, 1, 1) and not found.images and step.b.slab not in held and step.b.strides[-1] != 1:
+            if isinstance(step, Product) and step.axes == (1, 1, 1) and not found.images and step.b.slab not in held and self.laid_out(step.b, rows, count):
                 view, launch = self.dense(step.b, step)
                 step = step._replace(b=view)
                 if launch is not None:
@@ -389,6 +391,11 @@ class _Sweeping:
         """Is a row much work: one product of many, and not a row of one?"""
         steps = [self.steps[i] for i in sorted(found.members)]
         return not found.rows.lead and any(isinstance(step, Product) and len(step.out.shape) > step.axes[0] + step.axes[2] for step in steps)
+
+    def laid_out(self, b: View, rows: Rows, count: Size) -> bool:
+        """Is it better laid out before the sweep than in each block?"""
+        few = isinstance(rows.rows, int) and isinstance(count, int) and rows.rows <= FEW_BLOCKS * count and 0 not in b.strides[:-2]
+        return b.strides[-1] != 1 and not few
 
     def dense(self, v: View, step: Product) -> tuple[View, Launch | None]:
         """A copy of an operand whose rows are dense: products would make one for every block."""

@@ -329,6 +329,15 @@ def test_what_matrices_share_is_laid_out_once() -> None:
     assert is_swept(f) and [s.elements for s in copies] == [64 * 4]
 
 
+@pytest.mark.parametrize(("blocks", "before"), [(1, 0), (2, 0), (3, 1)])
+def test_few_blocks_lay_out_for_themselves(blocks: int, before: int) -> None:
+    """Another thread might have laid it out, from whose cache it would come."""
+    rows = blocks * BLOCK
+    q, k, v = (gc.tensor(name, shape=(4, rows, 8), dtype="float32") for name in "qkv")
+    f = both([q, k, v], [plain(q, k, v)], [a.astype("float32") for a in filled(*[(4, rows, 8)] * 3)])
+    assert is_swept(f) and len([s for s in f._compiled.program.slabs if s.name == "k_turned"]) == before
+
+
 def both(inputs: Sequence[Var], outputs: Sequence[Var], given: Sequence[Array], terms: int = 200, modes: Sequence[gc.Mode] = (LLVM, INTERPRETER)) -> gc.Function:
     """As the reference has it, on machine code and in the interpreter; the latter's function."""
     want = gc.function(list(inputs), list(outputs), mode=REFERENCE, on_unused_input="ignore")(*given)

@@ -148,7 +148,7 @@ class Contracting(Multiplying):
         threads = f.value("%threads", "i64").minimum(most)
         heads, width = self.size(lead), self.size(n)
         work = (heads * self.size(m)) * (width * self.size(k))
-        wide = work.gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1)
+        wide = work.gt(self.serial * costs.MULADDS) & threads.gt(1)
         threads = select(wide, threads, threads.like(1))
         # columns are shared out too where there are few products for each thread: as many as are worth packing A again, but some for each thread
         heads = heads.maximum(1)

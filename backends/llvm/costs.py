@@ -12,10 +12,12 @@ from graphc.dims import Size
 from graphc.kernel import Instr, Kernel, Launch, Product, Step, Sweep
 from graphc.ops import OPS
 
-__all__ = ["CHUNK_NS", "LET_GO_PS", "MULADDS", "SERIAL_NS", "Cut", "cut", "cut_at", "kernel_cost", "thinness", "work"]
+__all__ = ["CHUNK_NS", "LET_GO_PS", "MULADDS", "SERIAL_NS", "Cut", "cut", "cut_at", "kernel_cost", "serial_ns", "thinness", "work"]
 
-#: estimated nanoseconds of work in one chunk, and below which a launch stays on one thread
-CHUNK_NS, SERIAL_NS = 8000, 10000
+#: estimated nanoseconds of work in one chunk at most, where there are so many chunks for each launch; and in one at least, as a part of that
+CHUNK_NS, PARTS, LEAST_PART = 8000, 4, 8
+#: below which a launch stays on one thread; it must be twice as much in a brief program, whose threads may sleep when it is called
+SERIAL_NS, BRIEF_NS = 5000, 20000
 #: multiplications with additions in a nanosecond, roughly
 MULADDS = 40
 #: what a launch or a product costs beside its elements, and one multiplication and addition of a product
@@ -47,7 +49,7 @@ class Cut(NamedTuple):
     wide: Size
 
 
-def cut(kernel: Kernel, block: int) -> Cut:
+def cut(kernel: Kernel, block: int, serial: int) -> Cut:
     """From sizes alone: the bits of a reduction over the grid depend on it."""
     extent = kernel.ranges[kernel.grid[0]].extent
     points = dims.product(kernel.ranges[r].extent for r in kernel.grid[1:])
@@ -55,16 +57,24 @@ def cut(kernel: Kernel, block: int) -> Cut:
     for stage in kernel.stages:
         cost = max(1, round(1000 * sum(_cost(kernel.values[i]) for i in stage.body)))
         each = each + dims.product(kernel.ranges[r].extent for r in stage.loops) * cost
-    return cut_at(extent, points * each, block)
+    return cut_at(extent, points * each, block, serial)
 
 
-def cut_at(extent: Size, each: Size, block: int) -> Cut:
-    """``extent`` iterations of so many picoseconds."""
+def cut_at(extent: Size, each: Size, block: int, serial: int) -> Cut:
+    """``extent`` iterations of so many picoseconds; ``serial``: nanoseconds up to which one thread does all.  Rows do not depend on it."""
     work = dims.dim_max(each, 1)
-    rows = dims.dim_max(dims.floordiv(CHUNK_NS * 1000, work) + 1, dims.floordiv(extent + (MOST_CHUNKS - 1), MOST_CHUNKS))
+    usual, least = (dims.floordiv(ns * 1000, work) + 1 for ns in (CHUNK_NS, CHUNK_NS // LEAST_PART))
+    few = dims.dim_max(dims.dim_min(usual, dims.floordiv(extent + (PARTS - 1), PARTS)), least)
+    rows = dims.dim_max(few, dims.floordiv(extent + (MOST_CHUNKS - 1), MOST_CHUNKS))
     rows = dims.floordiv(rows + (block - 1), block) * block
-    wide = dims.dim_min(dims.dim_max(extent * work - SERIAL_NS * 1000, 0), 1)
+    wide = dims.dim_min(dims.dim_max(extent * work - serial * 1000, 0), 1)
     return Cut(rows, dims.floordiv(extent + rows - 1, rows), wide)
+
+
+def serial_ns(steps: Iterable[Step]) -> int:
+    """Up to how many nanoseconds of work a step of a program with these steps stays on one thread."""
+    total = work(steps)
+    return SERIAL_NS if isinstance(total, int) and total >= BRIEF_NS * 1000 else 2 * SERIAL_NS
 
 
 def work(steps: Iterable[Step]) -> Size:

@@ -19,7 +19,7 @@ from typing import Any
 
 from graphc import dims
 from graphc.backends.llvm.clock import Clock
-from graphc.backends.llvm.costs import Cut, cut, cut_at
+from graphc.backends.llvm.costs import Cut, cut, cut_at, serial_ns
 from graphc.backends.llvm.formulas import size_value
 from graphc.backends.llvm.kernels import Code, emit_kernel
 from graphc.backends.llvm.ordered import ordered_module
@@ -43,6 +43,7 @@ class Writer(Sweeping):
         self.modules: dict[Any, str] = {}
         self.codes: dict[Kernel, Code] = {}
         self.scratch: Size = 0
+        self.serial = serial_ns(program.steps)
         self.module = Module(target)
         self.alone = False  # is one thread of many written, which shares out nothing?
         self.block: dict[Symbol, Value] = {}
@@ -185,7 +186,7 @@ class Writer(Sweeping):
             self.fill([*operands, scratch, "i64 0", *sizes])
             f.line(f"call void @{code.name}(ptr %context, i64 0)")
             return
-        parts = cut(kernel, code.block)
+        parts = cut(kernel, code.block, self.serial)
         self.chunks(code.name, [*operands, scratch], sizes, parts, kernel.ranges[kernel.grid[0]].extent, code.split)
         if code.finish_text:
             self.module.declare(code.name + "_finish", "void (ptr, i64)")
@@ -229,4 +230,4 @@ class Writer(Sweeping):
             at = self.size(v.offset * self.program.slabs[v.slab].dtype.itemsize)
             pointers.append("ptr " + f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {at.ref}"))
         sizes = [f"i64 {self.size(s).ref}" for s in code.sizes]
-        self.chunks(name, pointers, sizes, cut_at(code.chunked, code.rest * code.cost, code.block), code.chunked, False)
+        self.chunks(name, pointers, sizes, cut_at(code.chunked, code.rest * code.cost, code.block, self.serial), code.chunked, False)

@@ -80,6 +80,7 @@ class Multiplying:
     kernels: dict[str, str]
     modules: dict[Any, str]
     scratch: Size
+    serial: int  # nanoseconds of work up to which a step stays on one thread
     alone: bool
 
     if TYPE_CHECKING:
@@ -222,8 +223,8 @@ class Multiplying:
         """Are matrices to be shared out, rather than each one's rows?"""
         f = self.f
         threads, matrices, each = f.value("%threads", "i64"), self.size(count), self.size(work)
-        enough = (matrices * each).gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1) & matrices.gt(1)
-        return enough & (matrices.ge(threads * 4) | each.le(costs.SERIAL_NS * costs.MULADDS))
+        enough = (matrices * each).gt(self.serial * costs.MULADDS) & threads.gt(1) & matrices.gt(1)
+        return enough & (matrices.ge(threads * 4) | each.le(self.serial * costs.MULADDS))
 
     # -- the forms --------------------------------------------------------------------------------
 
@@ -252,7 +253,7 @@ class Multiplying:
         """One product, its rows in chunks where it is large."""
         f = self.f
         work = n * k * thinness(n)
-        limit = costs.SERIAL_NS * costs.MULADDS
+        limit = self.serial * costs.MULADDS
         small = isinstance(m, int) and isinstance(work, int) and m * work <= limit
         if not small and spec.packed and spec.kind != "bool" and m != 1 and not (isinstance(n, int) and n < LEAST_COLUMNS):
             count, each, threads = self.size(m), self.size(work), f.value("%threads", "i64")
@@ -292,7 +293,7 @@ class Multiplying:
                 per = (per + (grain - 1)).udiv(grain) * grain
             self._share("rows", [*what.slots(), f"i64 {per.ref}"], (count + per - 1).udiv(per))
 
-        self.f.either((count * each).gt(costs.SERIAL_NS * costs.MULADDS) & threads.gt(1), "product", parallel,
+        self.f.either((count * each).gt(self.serial * costs.MULADDS) & threads.gt(1), "product", parallel,
                       lambda: f.line(f"call void @{name}({what.args('null', '0', count.ref)})"))
 
     def _in_columns(self, spec: Spec, dtype: np.dtype[Any], pointers: Sequence[str], numbers: Sequence[str], n: Size) -> None:

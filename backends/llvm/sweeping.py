@@ -57,7 +57,7 @@ class Sweeping(Contracting):
         units: Size = step.matrices if step.adds else step.matrices * step.blocks
         self.scratch = dims.dim_max(self.scratch, dims.dim_min(dims.dim_max(units, 1), most) * each)
         threads, count = f.value("%threads", "i64").minimum(most), self.size(units)
-        wide = threads.gt(1) & self.size(costs.work([step])).gt(costs.SERIAL_NS * 1000)
+        wide = threads.gt(1) & self.size(costs.work([step])).gt(self.serial * 1000)
         threads = select(wide, threads, threads.like(1))
         context = ["ptr %slabs", "ptr %table", "ptr %arena", f"ptr {self.scratch_address()}", f"i64 {count.ref}", f"i64 {self.size(each).ref}"]
         chunks = threads.minimum(count)
