@@ -282,15 +282,15 @@ def _each(rule: Callable[..., Span | None], *xs: Pair) -> Pair:
 
 
 def _rounded(span: Span | None, dtype: np.dtype[Any]) -> Span | None:
-    """With room for rounding; what may be larger than the dtype's numbers may be infinite, and what may be smaller 0."""
+    """With room for rounding; what may be larger than the dtype's numbers may be infinite, and what may be smaller 0 or a little larger."""
     if span is None:
         return None
     most = 1e300 if dtype.itemsize == 8 else 1e37
 
     def end(x: float, way: float) -> float:
         x = x if math.isinf(x) else x + way * abs(x) * ROUNDING
-        if x * way < 0 and abs(x) < 1 / most:
-            return 0.0
+        if 0 < abs(x) < 1 / most:  # rounding may be more than a part of it
+            return max(way, 0.0) / most if x > 0 else min(way, 0.0) / most
         return math.inf * way if x * way > most else x
     return Span(end(span.low, -1.0), end(span.high, 1.0))
 

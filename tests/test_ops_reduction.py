@@ -74,7 +74,7 @@ def test_dtype_argument(dtype):
         with np.errstate(all="ignore"):
             want = getattr(np, name)(cast, axis=1, dtype=dtype)
         assert got.dtype == np.dtype(dtype)
-        np.testing.assert_allclose(got, want, rtol=5e-3)
+        np.testing.assert_allclose(got, want, rtol=5e-3, atol=0.1 if dtype == "float16" else 0)  # sums of numbers up to 60, some nearly 0
 
 
 def test_float16_is_accumulated_in_float32():

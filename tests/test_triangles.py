@@ -240,6 +240,15 @@ def test_a_result_lies_in_its_span(word: str, data: Any) -> None:
     assert span.low <= y <= span.high
 
 
+def test_subnormal_results_lie_in_their_span() -> None:
+    """They are rounded by more than a part of themselves."""
+    a, b = Span(0.0, 3.7308522659211634e-28), Span(2665087605145600.0, 2665087605145600.0)
+    span = spans._rounded(spans._RULES["div"](a, b), np.dtype("float32"))
+    assert span is not None and span.low == 0 <= float(np.float32(a.high) / np.float32(b.high)) <= span.high
+    below = spans._rounded(Span(-a.high / b.high, 0.0), np.dtype("float32"))
+    assert below == Span(-span.high, 0.0)
+
+
 def test_exponentials_of_what_is_hidden_are_exactly_0() -> None:
     for dtype, gone in ((np.float32, spans.VANISHED[4]), (np.float64, spans.VANISHED[8])):
         assert np.exp(dtype(gone)) == 0
