@@ -283,10 +283,10 @@ class Multiplying:
             if _few(m, n) and not pack:
                 self._in_columns(spec, dtype, pointers, numbers, n)
                 return
-            parts = threads
+            parts = threads.minimum((count * each).udiv(max(costs.CHUNK_NS * costs.MULADDS // costs.LEAST_PART, 1)).maximum(1))
             if spec.n != 1:  # even parts, several for each thread: one of them may be held up
                 whole = (count * each).udiv(threads * max(costs.CHUNK_NS * costs.MULADDS, 1)).minimum(count.udiv(threads * LEAST_PART))
-                parts = threads * whole.minimum(MOST_PARTS).maximum(1)
+                parts = parts.maximum(threads * whole.minimum(MOST_PARTS))
             per = (count + parts - 1).udiv(parts)
             if spec.n == 1:
                 grain = row_grain(spec, self.target)
