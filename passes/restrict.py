@@ -2,9 +2,10 @@
 
 ``Rows`` are what several arrays have in common: they are dense and of the shape (*lead, rows, ...).  A step goes *along* the rows if it can be
 done for some of them alone: a product whose result has these rows, or that sums over them; many products, of which the rows are the first leading
-axis (images); a kernel whose grid runs over all of them, and each of whose points stays in its row, whatever it reads and writes there (windows that are padded: under their condition).
+axis (images); one product whose first axis of columns they are (images side by side); a kernel whose grid runs over all of them, and each of whose points stays in its row, whatever it reads and writes there (windows that are padded: under their condition).
 Arrays that are ``held`` exist only for the rows of one block; there row 0 is the block's first one.  Arrays that are ``passed`` are whole, but
-steps of the block read what others of it have written, so they too must be seen row by row.
+steps of the block read what others of it have written, so they too must be seen row by row.  In most slabs one row follows the other; where rows are
+``beside`` each other a slab consists of lines, each a part of the first row, of the second one, and so on.  Held, its lines are as long as a block.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size, Symbol
-from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View
+from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View, contiguous
 
 __all__ = ["Block", "Rows", "Widths", "beside", "one_by_one", "restricted", "symbols_of"]
 
@@ -142,6 +143,8 @@ def _beside(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths)
     a, b, out = step.a, step.b, step.out
     each, first, axis = rows.each(out.slab), len(out.shape) - step.axes[2], len(b.shape) - step.axes[2]
     if each is None or a.slab in seen or rows.each(b.slab) is not None or out.shape[first] != rows.rows or out.strides[first] != each:
+        return None
+    if out.offset != 0 or out.strides != contiguous(out.shape) or dims.product(out.shape) != rows.rows * seen.get(out.slab, 0):
         return None
     others = [(n, t) for k, (n, t) in enumerate(zip(b.shape, b.strides, strict=True)) if k != axis]
     if b.slab in seen and (b.strides[axis] != seen[b.slab] or not _inside(b.offset, others, seen[b.slab])):

@@ -15,7 +15,8 @@ A product with few sums whose result only kernels read is a seed too: what follo
 the weight whose gradient it is) finds its rows in the cache, and the result itself is never written out.
 
 Of products of many matrices with one first operand (a convolution of many images) the rows are the matrices: some images in turn, with all that kernels do before and
-after, pooling included, and the gradients of kernels that read it.  What is needed whole elsewhere is written, and read from the cache.
+after, pooling included, and the gradients of kernels that read it.  What is needed whole elsewhere is written, and read from the cache.  Small images stand side by
+side in the columns of one product (passes/convolving.py): the rows are some of these columns.
 
 Last, what kernels make for the left side of products alone (rows gathered from a table, an activation, a mask) is made block by block before these use it.
 """
@@ -51,7 +52,7 @@ LEAST_BYTES, UNKNOWN = 256 << 10, 512
 MOST_ROWS, LEAST_ROWS, BLOCK_BYTES, IMAGE_BYTES = 64, 16, 1536 << 10, 6 << 20
 #: parts in which images are divided, if there are enough: as many threads can share them
 PARTS = 8
-#: columns that images side by side should make for a block, or as many as there are sums, since it lays out the kernel anew; bytes of a vector, which they should fill
+#: columns of a block of images side by side: so many, or as many as there are sums, since each block lays out the kernel anew; bytes of a vector
 COLUMNS, LINE = 512, 64
 #: before kernels: sums at most (with more, a pass over the result is nothing beside the product), those of contractions, bytes of B that every
 #: block reads again, multiplications for a block of images
@@ -155,11 +156,11 @@ class _Sweeping:
             if out.shape[0] == 1 or len(out.shape) == step.axes[0] + step.axes[2] or step.a.strides[0] != 0 or not all(isinstance(size, int) for size in step.sizes[1:]):
                 return None
             return (Rows((), out.shape[0], self.lines.get(out.shape[0], ())), max(MUCH_WORK // max(m * n * k, 1), 1)) if m * n * nbytes <= IMAGE_BYTES else None
-        each, columns = out.strides[-step.axes[2]], max(COLUMNS, k)
-        if not isinstance(each, int) or not all(isinstance(size, int) for size in step.sizes[:3]) or (isinstance(count, int) and count * each < PARTS * columns):
+        each = out.strides[-step.axes[2]]
+        if not isinstance(each, int) or not all(isinstance(size, int) for size in step.sizes[:3]) or (isinstance(count, int) and count * each < PARTS * COLUMNS):
             return None
-        most, even = -(-columns // each), LINE // nbytes // math.gcd(each, LINE // nbytes)
-        most = max(MUCH_WORK // max(matrices * m * each * k, 1), most if even > most else -(-most // even) * even)
+        most, even = -(-max(COLUMNS, k) // each), LINE // nbytes // math.gcd(each, LINE // nbytes)
+        most = max(MUCH_WORK // max(matrices * m * each * k, 1), most if even > most else -(-most // even) * even)  # in whole vectors
         return (Rows((), count, self.lines[count]), most) if most * matrices * m * each * nbytes <= BLOCK_BYTES else None
 
     def operand_seed(self, i: int) -> _Found | None:

@@ -172,15 +172,15 @@ def small_layer(images: int | None, channels: int, side: int, results: int) -> g
 
 
 def test_few_columns_and_many_sums_stay_one_product() -> None:
-    """Blocks of 512 columns, of as many as there are sums; eight of these at least; 1024 sums at most."""
+    """Eight blocks of 512 columns at least; 1024 sums at most."""
     real = {"LEAST_BYTES": 256 << 10, "MUCH_WORK": 1 << 19, "PARTS": 8, "COLUMNS": 512, "LINE": 64}
     with mock.patch.multiple(swept, **real):
         assert is_swept(small_layer(64, 16, 12, 16)) and is_swept(small_layer(None, 16, 12, 16))
         assert not is_swept(small_layer(64, 16, 12, 1))  # a small result
-        assert not is_swept(small_layer(16, 16, 12, 64)) and not is_swept(small_layer(32, 96, 12, 64))  # few columns for 512 and for 864 sums
-        assert not is_swept(small_layer(64, 128, 12, 64))  # many sums
-    [sweep] = [s for images in (64,) for s in sweeps_of(small_layer(images, 16, 12, 16))]
-    assert sweep.block < 64
+        assert not is_swept(small_layer(28, 16, 12, 64)) and is_swept(small_layer(32, 16, 12, 64))  # 4032 and 4608 columns
+        assert not is_swept(small_layer(64, 128, 12, 64))  # 1152 sums
+        blocks = [sweeps_of(small_layer(images, channels, side, 32))[0].block for images, channels, side in ((256, 16, 10), (None, 16, 10), (256, 64, 10), (64, 16, 12))]
+    assert blocks == [8, 8, 8, 4]  # 100 columns each: 512 take six images, 576 as well, and eight fill vectors
 
 
 def test_channels_are_not_taken_for_images() -> None:
