@@ -4,7 +4,8 @@
 
 Weights that stay (``x @ w.T`` and ``x @ w``, w a shared variable) laid out once per change against once per call (without the pass ``keep``);
 narrow ones that multiply the same rows, each for itself against joined; rows of a table, gathered before the product against block by block
-(passes/sweeps.py); causal attention with all columns and with those that are seen (passes/triangles.py).  float32, one thread, microseconds.
+(passes/sweeps.py); causal attention with all columns and with those that are seen (passes/triangles.py); convolutions of small images with bias, relu and
+pooling, whole against some images at a time.  float32, one thread, microseconds.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ KEPT = [(1, 512, 784, True), (8, 512, 784, True), (32, 1024, 1024, True), (32, 1
 JOINED = [(3, 32, 64, 10), (3, 1024, 256, 10), (4, 32, 64, 4), (4, 128, 256, 24), (2, 1024, 256, 24), (4, 3, 128, 24)]
 #: rows, sums and columns, the table has 10,000 rows
 GATHERED = [(256, 512, 64), (1024, 512, 64), (4096, 512, 64), (1024, 128, 512), (4096, 128, 512), (4096, 300, 128), (1024, 512, 10)]
+
+#: images, channels and side; results and side of the kernel, which may stick out; is the maximum of 2 x 2 taken; gradients
+LAYERS = [(64, 6, 14, 16, 5, False, True, False), (256, 6, 14, 16, 5, False, True, False), (256, 6, 14, 16, 5, False, True, True), (64, 1, 16, 8, 3, False, True, False),
+          (64, 3, 16, 16, 3, True, True, False), (64, 16, 16, 32, 3, True, True, False), (64, 16, 16, 32, 3, True, True, True), (64, 32, 8, 64, 3, True, True, False),
+          (64, 32, 8, 64, 3, True, True, True), (64, 64, 12, 64, 3, True, True, False), (64, 64, 12, 64, 3, True, True, True), (32, 64, 14, 64, 3, True, False, False),
+          (32, 64, 14, 64, 3, True, False, True)]
 
 Call = Callable[[], Any]
 
@@ -89,6 +96,22 @@ def causal(heads: int, length: int, cut: bool) -> Call:
     return lambda: f(*given)
 
 
+def layer(images: int, channels: int, side: int, results: int, window: int, padded: bool, pooled: bool, gradients: bool, whole: bool) -> Call:
+    """A call of a convolution with what follows it.  ``whole``: is it one product of all images?"""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (images, channels, side, side), "w": (results, channels, window, window), "b": (results, 1, 1)}
+    given = [rng.normal(size=shape).astype("float32") for shape in shapes.values()]
+    x, w, b = inputs = [gc.tensor(name, shape=shape, dtype="float32") for name, shape in shapes.items()]
+    y = gc.relu(gc.nn.conv(x, w, padding=window // 2 if padded else 0) + b)
+    y = gc.nn.max_pool(y, 2) if pooled else y
+    outputs = [y, *(gc.grad(gc.sum(gc.square(y)), inputs) if gradients else [])]
+    with mock.patch.object(sweeps, "COLUMNS", sys.maxsize if whole else sweeps.COLUMNS):
+        f = gc.function(inputs, outputs, threads=1)
+    for have, want in zip(f(*given), gc.function(inputs, outputs, mode=gc.Mode(exclude=["fuse"]), threads=1)(*given), strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-2, atol=1e-3 * abs(want).max())
+    return lambda: f(*given)
+
+
 def in_turn(first: Call, second: Call, rounds: int) -> tuple[float, float, float]:
     """Microseconds of both, and the median of first / second."""
     def timed(call: Call, times: int) -> float:
@@ -123,6 +146,12 @@ def main() -> None:
     for heads, length in CAUSAL:
         a, b, ratio = in_turn(causal(heads, length, False), causal(heads, length, True), rounds)
         print(f"| {heads} x {length} x 64 | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
+    print("\n| convolution, bias, relu | whole | some images at a time | ratio |\n|---|---:|---:|---:|")
+    for images, channels, side, results, window, padded, pooled, gradients in LAYERS:
+        call = functools.partial(layer, images, channels, side, results, window, padded, pooled, gradients)
+        a, b, ratio = in_turn(call(True), call(False), rounds)
+        words = f"{', pooling' if pooled else ''}{', gradients' if gradients else ''}"
+        print(f"| {images} x {channels} x {side} x {side}, {results} of {window} x {window}{words} | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,15 @@ class Accesses(Checker):
             self.refuse(f"it touches the elements {low} to {high} of operand {o.name}, which has {size}", i)
 
     def inside_where(self, i: int, index: Index) -> None:
-        """A load under a condition stays inside where that is true: looked at point by point, at both ends of each range."""
+        """A load under a condition stays inside where that is true."""
+        touched, v = self.reached(i, index), self.kernel.values[i]
+        size = self.numbers.sizes[v.operand]
+        if touched.size and (int(touched.min()) < 0 or int(touched.max()) >= size):
+            o = self.kernel.operands[v.operand]
+            self.refuse(f"it touches the elements {int(touched.min())} to {int(touched.max())} of operand {o.name}, which has {size}", i)
+
+    def reached(self, i: int, index: Index) -> Array:
+        """The elements that a load under a condition reads: looked at point by point, at both ends of each range."""
         numbers, v = self.numbers, self.kernel.values[i]
         ranges = self.form.depends[v.args[0]] | {r for r, _ in index.terms}
         steps = numbers.ends(ranges)
@@ -84,12 +92,8 @@ class Accesses(Checker):
         places = np.full([1] * len(steps), numbers.number(index.offset), np.int64)
         for r, stride in index.terms:
             places = places + steps[r] * numbers.number(stride)
-        touched = np.broadcast_to(places, np.broadcast_shapes(places.shape, found[v.args[0]].shape))[
-            np.broadcast_to(found[v.args[0]], np.broadcast_shapes(places.shape, found[v.args[0]].shape))]
-        size = numbers.sizes[v.operand]
-        if touched.size and (int(touched.min()) < 0 or int(touched.max()) >= size):
-            o = self.kernel.operands[v.operand]
-            self.refuse(f"it touches the elements {int(touched.min())} to {int(touched.max())} of operand {o.name}, which has {size}", i)
+        found[v.args[0]], places = np.broadcast_arrays(found[v.args[0]], places)
+        return np.asarray(places[found[v.args[0]]])
 
     def below(self, a: int, i: int) -> list[int]:
         """The value ``a`` and all that it is computed from, operands first; no more than ranges, sizes and literals."""

@@ -310,10 +310,7 @@ class _Program:
                 self.followed = frozenset(s for s in writes if not outer[2][s]) if at < BLOCKS // 2 or len(some) == len(blocks) else None
                 for s in held:
                     self.writers[s], self.readers[s] = [], []
-                    size = self.number(self.slabs[s].elements, own)
                     self.written[s] = [None]
-                    if size <= MOST:  # rows that the block does not have need not be written
-                        self.written[s] = [np.arange(size) >= size // step.block * self.number(step.height, own)]
                 for k, inner in enumerate(step.steps):
                     self.label, self.where = f"{label}, step {k} of it", inner.origin
                     self.step(k, inner)
@@ -370,11 +367,14 @@ class _Program:
             at: list[Array] = []
             if isinstance(step, Launch):
                 numbers = Numbers(step.kernel, env)
-                for v in step.kernel.values:
+                for k, v in enumerate(step.kernel.values):
                     if v.op == "load" and step.slabs[v.operand] == s and v.index is not None:
                         if v.index.gathers:
                             return self.whole(s)
-                        at.append(numbers.places(v.index, {r: numbers.extents[r] for r, _ in v.index.terms}).ravel())
+                        if v.args:
+                            at.append(_reached(step, env, k))
+                        else:
+                            at.append(numbers.places(v.index, {r: numbers.extents[r] for r, _ in v.index.terms}).ravel())
             elif isinstance(step, Product):
                 at += [_elements(v, env) for v in (step.a, step.b) if v.slab == s]
             for places in at:
@@ -553,6 +553,14 @@ def _distinct(v: View, env: Env) -> bool:
                 return any(m == 0 for _, m in axes)  # of no elements, all do
             reach += stride * (n - 1)
     return True
+
+
+def _reached(step: Launch, env: Env, at: int) -> Array:
+    """The elements that a load under a condition reads."""
+    form, index = Form(step.kernel, step.origin), step.kernel.values[at].index
+    form.check()
+    assert index is not None
+    return Accesses(form, env).reached(at, index)
 
 
 def _elements(v: View, env: Env) -> Array:

@@ -103,7 +103,7 @@ def convolved(node: Node, xs: list[Var]) -> Var | None:
 
 
 def _side_by_side(node: Node, xs: Sequence[Var], attrs: dict[str, Any]) -> Var | None:
-    """Small images as one: which image it is becomes an axis of space.  So the kernel is packed once, and vectors are full."""
+    """Small images as one: which image it is becomes an axis of space.  So the kernel is packed once, and vectors are full.  Sweeps may take some images at a time."""
     batch, _, *positions = node.outputs[0].type.shape
     if batch == 1 or not is_float(node.outputs[0].type.dtype) or not all(isinstance(n, int) for n in positions) or not 0 < dims.product(positions) <= SMALL:
         return None

@@ -2,9 +2,10 @@
 
 ``Rows`` are what several arrays have in common: they are dense and of the shape (*lead, rows, ...).  A step goes *along* the rows if it can be
 done for some of them alone: a product whose result has these rows, or that sums over them; many products, of which the rows are the first leading
-axis (images); a kernel whose grid runs over all of them, and each of whose points stays in its row, whatever it reads and writes there (windows that are padded: under their condition).
+axis (images); one product whose first axis of columns they are (images side by side); a kernel whose grid runs over all of them, and each of whose points stays in its row, whatever it reads and writes there (windows that are padded: under their condition).
 Arrays that are ``held`` exist only for the rows of one block; there row 0 is the block's first one.  Arrays that are ``passed`` are whole, but
-steps of the block read what others of it have written, so they too must be seen row by row.
+steps of the block read what others of it have written, so they too must be seen row by row.  In most slabs one row follows the other; where rows are
+``beside`` each other a slab consists of lines, each a part of the first row, of the second one, and so on.  Held, its lines are as long as a block.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 
 from graphc import dims
 from graphc.dims import Size, Symbol
-from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View
+from graphc.kernel import Index, Instr, Kernel, Launch, Product, Slab, Stage, View, contiguous
 
-__all__ = ["Block", "Rows", "Widths", "one_by_one", "restricted", "symbols_of"]
+__all__ = ["Block", "Rows", "Widths", "beside", "one_by_one", "restricted", "symbols_of"]
 
 #: slabs, and their elements per row
 Widths = Mapping[int, Size]
@@ -30,6 +31,7 @@ class Rows(NamedTuple):
 
     lead: tuple[Size, ...]
     rows: Size
+    beside: tuple[tuple[int, Size], ...] = ()  # slabs in which the rows stand side by side, [others, rows, each]: how much each is
 
     @property
     def axes(self) -> tuple[Size, ...]:
@@ -37,8 +39,14 @@ class Rows(NamedTuple):
 
     def width(self, slab: Slab) -> Size | None:
         """Elements of a slab in each row; None if it has other rows."""
+        if any(slab.id == s for s, _ in self.beside):
+            return dims.floordiv(slab.elements, self.rows)
         n = len(self.axes)
         return dims.product(slab.shape[n:]) if slab.shape[:n] == self.axes else None
+
+    def each(self, slab: int) -> Size | None:
+        """What a row is of each line, if rows of this slab stand side by side."""
+        return next((each for s, each in self.beside if s == slab), None)
 
     def step(self, axis: int) -> Size:
         """Rows from one index along an axis to the next."""
@@ -73,6 +81,8 @@ def _product(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths
     a, b, out = step.a, step.b, step.out
     if step.adds != 0:
         return None
+    if any(rows.each(v.slab) is not None for v in (a, b, out)):
+        return _beside(step, rows, block, held, seen)
     if not rows.lead and len(out.shape) > step.axes[0] + step.axes[2]:
         return _many(step, rows, block, held, seen)
     if step.axes != (1, 1, 1) or out.shape[:-2] != rows.lead:
@@ -118,6 +128,37 @@ def _many(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -
 
     a, b, out = (some(v) for v in views)
     return step._replace(a=a, b=b, out=out)
+
+
+def beside(step: Product, slabs: Sequence[Slab]) -> Size | None:
+    """How many images stand side by side in the result of a product: the first axis of its columns runs over the rows of its second operand's slab."""
+    b, out, columns = step.b, step.out, step.axes[2]
+    if columns < 2 or len(out.shape) == step.axes[0] + columns or not dims.is_one(out.shape[0]) or dims.is_one(out.shape[-columns]):
+        return None
+    return out.shape[-columns] if b.strides[-columns] == dims.product(slabs[b.slab].shape[1:]) else None
+
+
+def _beside(step: Product, rows: Rows, block: Block, held: Widths, seen: Widths) -> Product | None:
+    """Some columns of one product: the rows are the first axis of these, and stand side by side in the result alone."""
+    a, b, out = step.a, step.b, step.out
+    each, first, axis = rows.each(out.slab), len(out.shape) - step.axes[2], len(b.shape) - step.axes[2]
+    if each is None or a.slab in seen or rows.each(b.slab) is not None or out.shape[first] != rows.rows or out.strides[first] != each:
+        return None
+    if out.offset != 0 or out.strides != contiguous(out.shape) or dims.product(out.shape) != rows.rows * seen.get(out.slab, 0):
+        return None
+    others = [(n, t) for k, (n, t) in enumerate(zip(b.shape, b.strides, strict=True)) if k != axis]
+    if b.slab in seen and (b.strides[axis] != seen[b.slab] or not _inside(b.offset, others, seen[b.slab])):
+        return None
+
+    def some(v: View, axis: int) -> View:
+        offset = v.offset if v.slab in held else v.offset + block.start * v.strides[axis]
+        return View(v.slab, (*v.shape[:axis], block.count, *v.shape[axis + 1:]), v.strides, offset)
+
+    to = some(out, first)
+    if out.slab in held:  # lines are as long as a block's rows
+        line = rows.rows * each
+        to = to._replace(strides=(*(dims.floordiv(t, line) * (block.most * each) for t in to.strides[:first]), *to.strides[first:]))
+    return step._replace(b=some(b, axis), out=to)
 
 
 def _inside(offset: Size, terms: Sequence[tuple[Size, Size]], width: Size) -> bool:
@@ -180,7 +221,7 @@ def _launch(step: Launch, rows: Rows, block: Block, held: Widths, seen: Widths) 
     if places is None or (kernel.vector in places and places[kernel.vector].last != len(rows.axes)):
         return None
     for v in kernel.values:
-        if v.index is not None and step.slabs[v.operand] in seen and not _goes_along(v, kernel, places, rows, seen[step.slabs[v.operand]]):
+        if v.index is not None and (s := step.slabs[v.operand]) in seen and not _goes_along(v, kernel, places, rows, seen[s], rows.each(s)):
             return None
         if v.op == "reduce" and any(r in places for r in v.over):
             return None
@@ -193,7 +234,8 @@ def _places(step: Launch, rows: Rows, seen: Widths) -> dict[int, _Place] | None:
     anchor = next((v for v in kernel.values if v.index is not None and step.slabs[v.operand] in seen), None)
     if anchor is None or anchor.index is None:
         return None
-    width, strides = seen[step.slabs[anchor.operand]], dict(anchor.index.terms)
+    slab, strides = step.slabs[anchor.operand], dict(anchor.index.terms)
+    width = rows.each(slab) or seen[slab]  # from row to row
     axes, found, at = rows.axes, dict[int, _Place](), 0
     while at < len(axes):
         if at < len(axes) - 1 and axes[at] == 1:
@@ -224,11 +266,16 @@ def _times(size: Size, part: Size) -> Size:
     return size if part == 1 else 1
 
 
-def _goes_along(access: Instr, kernel: Kernel, places: Mapping[int, _Place], rows: Rows, width: Size) -> bool:
-    """Does an access stay in the row of the grid's point?"""
+def _goes_along(access: Instr, kernel: Kernel, places: Mapping[int, _Place], rows: Rows, width: Size, each: Size | None) -> bool:
+    """Does an access stay in the row of the grid's point?  ``each``: where rows stand side by side, in lines."""
     index = access.index
     if index is None or index.gathers:
         return False
+    if each is not None:
+        lines = _lines(access, kernel, rows.rows * each)
+        if lines is None or not _inside(lines[1].offset, [(kernel.ranges[r].extent, t) for r, t in lines[1].terms], dims.floordiv(width, each)):
+            return False
+        index, width = lines[0], each
     strides, terms, offset = dict(index.terms), list[tuple[Size, Size]](), index.offset
     for r, place in places.items():
         stride = strides.pop(r, 0)
@@ -248,6 +295,25 @@ def _goes_along(access: Instr, kernel: Kernel, places: Mapping[int, _Place], row
         offset = offset + stride * low
         terms.append((extent if end is None else end - low, stride))
     return _inside(offset, [term for term in terms if term[0] != 1], width)
+
+
+def _lines(access: Instr, kernel: Kernel, line: Size) -> tuple[Index, Index] | None:
+    """Where an access is within lines of that length, and in which of them; None if a stride is neither within one nor from one to others."""
+    assert access.index is not None
+    offset, within, along = access.index.offset, list[tuple[int, Size]](), list[tuple[int, Size]]()
+    for r, stride in access.index.terms:
+        count = 1 if stride == line else _times(stride, line)
+        if stride == line or count != 1:
+            along.append((r, count))
+        else:
+            within.append((r, stride))
+    if isinstance(offset, int) and isinstance(line, int):
+        limits = _limits(kernel, access.args[0]) if access.op == "load" and access.args else {}
+        begin: Size = (offset + sum(limits[r][0] * t for r, t in within if r in limits and isinstance(t, int))) // line
+    else:
+        begin = 0 if isinstance(offset, int) else dims.floordiv(offset - offset.const, line)
+    rest = offset - begin * line
+    return (Index(rest, tuple(within)), Index(begin, tuple(along))) if isinstance(begin, int) and isinstance(rest, int) else None
 
 
 def _limits(kernel: Kernel, condition: int) -> dict[int, tuple[int, int | None]]:
@@ -271,7 +337,7 @@ class _Restriction:
     """Writes the kernel anew: ranges over matrices become numbers, the range over rows begins at the block's first."""
 
     def __init__(self, step: Launch, rows: Rows, block: Block, held: Widths, places: Mapping[int, _Place]) -> None:
-        self.step, self.kernel, self.block, self.held = step, step.kernel, block, held
+        self.step, self.kernel, self.rows, self.block, self.held = step, step.kernel, rows, block, held
         self.begins: dict[int, Size] = {}
         self.last = -1  # the range over rows
         for r, place in places.items():
@@ -312,13 +378,19 @@ class _Restriction:
                 return [begin]
             return [v._replace(over=(self.numbers[v.over[0]],)), begin, Instr("apply", np.dtype(np.int64), word="add")]
         if v.index is not None:
-            offset = v.index.offset
-            if self.step.slabs[v.operand] not in self.held:
-                for r, stride in v.index.terms:
+            slab, index = self.step.slabs[v.operand], v.index
+            offset, each = index.offset, self.rows.each(slab)
+            if slab not in self.held:
+                for r, stride in index.terms:
                     if r in self.begins:
                         offset = offset + self.begins[r] * stride
-            terms = tuple([(self.numbers[r], stride) for r, stride in v.index.terms if r in self.numbers])
-            return [v._replace(index=Index(offset, terms, tuple([(renamed[a], stride) for a, stride in v.index.gathers])))]
+            elif each is not None and (lines := _lines(v, self.kernel, self.rows.rows * each)) is not None:  # lines are as long as a block's rows
+                within, along = lines
+                length = self.block.most * each
+                offset = within.offset + along.offset * length
+                index = Index(offset, tuple(sorted((*within.terms, *((r, n * length) for r, n in along.terms)), key=lambda term: term[0])), index.gathers)
+            terms = tuple([(self.numbers[r], stride) for r, stride in index.terms if r in self.numbers])
+            return [v._replace(index=Index(offset, terms, tuple([(renamed[a], stride) for a, stride in index.gathers])))]
         return [v._replace(over=tuple([self.numbers[r] for r in v.over]))]
 
 

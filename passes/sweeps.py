@@ -15,7 +15,8 @@ A product with few sums whose result only kernels read is a seed too: what follo
 the weight whose gradient it is) finds its rows in the cache, and the result itself is never written out.
 
 Of products of many matrices with one first operand (a convolution of many images) the rows are the matrices: some images in turn, with all that kernels do before and
-after, pooling included, and the gradients of kernels that read it.  What is needed whole elsewhere is written, and read from the cache.
+after, pooling included, and the gradients of kernels that read it.  What is needed whole elsewhere is written, and read from the cache.  Small images stand side by
+side in the columns of one product (passes/convolving.py): the rows are some of these columns.
 
 Last, what kernels make for the left side of products alone (rows gathered from a table, an activation, a mask) is made block by block before these use it.
 """
@@ -23,6 +24,7 @@ Last, what kernels make for the left side of products alone (rows gathered from 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -38,7 +40,7 @@ from graphc.ops.reduction import sum as sum_
 from graphc.passes.dividing import Divided, divided
 from graphc.passes.launching import launched
 from graphc.passes.lower import same
-from graphc.passes.restrict import Block, Rows, Widths, one_by_one, restricted, symbols_of
+from graphc.passes.restrict import Block, Rows, Widths, beside, one_by_one, restricted, symbols_of
 from graphc.passes.stages import Source
 from graphc.passes.triangles import Narrowing
 
@@ -50,6 +52,8 @@ LEAST_BYTES, UNKNOWN = 256 << 10, 512
 MOST_ROWS, LEAST_ROWS, BLOCK_BYTES, IMAGE_BYTES = 64, 16, 1536 << 10, 6 << 20
 #: parts in which images are divided, if there are enough: as many threads can share them
 PARTS = 8
+#: columns of a block of images side by side: so many, or as many as there are sums, since each block lays out the kernel anew; bytes of a vector
+COLUMNS, LINE = 512, 64
 #: before kernels: sums at most (with more, a pass over the result is nothing beside the product), those of contractions, bytes of B that every
 #: block reads again, multiplications for a block of images
 FEW_SUMS, FEW_TAPS, SMALL_BYTES, MUCH_WORK = 512, 1024, 512 << 10, 1 << 19
@@ -87,6 +91,10 @@ class _Sweeping:
         self.copies: dict[View, tuple[View, Launch]] = {}
         self.narrowing = Narrowing(program, {s: len(steps) for s, steps in enumerate(self.writers)})
         self.parts: dict[tuple[int, Rows], Divided | None] = {}
+        self.lines: dict[Size, tuple[tuple[int, Size], ...]] = {}  # for a number of images the results in which they stand side by side, and columns of each
+        for step in self.steps:
+            if isinstance(step, Product) and (count := beside(step, self.slabs)) is not None:
+                self.lines[count] = (*self.lines.get(count, ()), (step.out.slab, step.out.strides[-step.axes[2]]))
 
     def run(self) -> Program:
         found: list[_Found] = []
@@ -133,15 +141,29 @@ class _Sweeping:
             found = self.having(_Found(Rows(out.shape[:-2], out.shape[-2]), {}, frozenset(), True, i), slab.id)
             if found is not None:
                 return found
-        if out.shape[0] == 1 or len(out.shape) == step.axes[0] + step.axes[2] or step.a.strides[0] != 0 or not all(isinstance(size, int) for size in step.sizes[1:]):
+        images = self.images(step) if k <= FEW_TAPS else None
+        if images is None:
             return None
-        if k > FEW_TAPS or nbytes > IMAGE_BYTES:
-            return None
-        alone = _Found(Rows((), out.shape[0]), {}, frozenset([i]), True, i, max(MUCH_WORK // max(m * n * k, 1), 1))
+        alone = _Found(images[0], {}, frozenset([i]), True, i, images[1])
         found = self.having(alone, slab.id)
         for j in self.readers[slab.id] if found is None else ():  # the gradient wants the result: what is next reads it from the cache nevertheless
             found = self.with_kernel(found or alone, j) or found
         return found
+
+    def images(self, step: Product) -> tuple[Rows, int] | None:
+        """Of a product with images its rows, which are these, and how many a block should have."""
+        out, (matrices, m, k, n) = step.out, [_guess(size) for size in step.sizes]
+        count, nbytes = beside(step, self.slabs), self.slabs[out.slab].dtype.itemsize
+        if count is None:
+            if out.shape[0] == 1 or len(out.shape) == step.axes[0] + step.axes[2] or step.a.strides[0] != 0 or not all(isinstance(size, int) for size in step.sizes[1:]):
+                return None
+            return (Rows((), out.shape[0], self.lines.get(out.shape[0], ())), max(MUCH_WORK // max(m * n * k, 1), 1)) if m * n * nbytes <= IMAGE_BYTES else None
+        each = out.strides[-step.axes[2]]
+        if not isinstance(each, int) or not all(isinstance(size, int) for size in step.sizes[:3]) or (isinstance(count, int) and count * each < PARTS * COLUMNS):
+            return None
+        most, even = -(-max(COLUMNS, k) // each), LINE // nbytes // math.gcd(each, LINE // nbytes)
+        most = max(MUCH_WORK // max(matrices * m * each * k, 1), most if even > most else -(-most // even) * even)  # in whole vectors
+        return (Rows((), count, self.lines[count]), most) if most * matrices * m * each * nbytes <= BLOCK_BYTES else None
 
     def operand_seed(self, i: int) -> _Found | None:
         """A product whose left operand a kernel makes for it alone, or for several products."""

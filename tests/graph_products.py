@@ -44,9 +44,14 @@ def _given(b: Builder, shape: Shape) -> Var:
     if way == 8:
         found = b.value("f", lambda v: v.array.size > 0)
         if found is not None:
-            at = np.arange(math.prod(shape)) * b.between(1, 3) % found.array.size
-            return gc.reshape(gc.take(gc.flatten(found.var), at), shape)
+            return _elements(b, found, shape)
     return gc.constant(b.array(b.floatx, shape, -2, 2))
+
+
+def _elements(b: Builder, found: Value, shape: Shape) -> Var:
+    """Elements of a value, as an array whose sizes are known."""
+    at = np.arange(math.prod(shape)) * b.between(1, 3) % found.array.size
+    return gc.reshape(gc.take(gc.flatten(found.var), at), shape)
 
 
 def _finite(b: Builder, x: Var) -> Var:
@@ -55,7 +60,10 @@ def _finite(b: Builder, x: Var) -> Var:
 
 
 def _images(b: Builder, space: int, exact: bool = False) -> Var:
-    """(batch, channels, *space): a value with axes of size 1 where it has too few, or a new leaf."""
+    """(batch, channels, *space): a value with axes of size 1 where it has too few, a new leaf, or small images, which stand side by side in products."""
+    found = b.value("f", lambda v: v.array.size > 0, exact) if b.chance(20) else None
+    if found is not None:
+        return _elements(b, found, (b.pick([3, 2, 5]), b.pick([1, 2]), *(b.pick([4, 3]) for _ in range(space))))
     found = b.value("f", lambda v: 1 <= v.array.ndim <= space + 2, exact)
     if found is None or b.chance(30):
         leaf = b.operand((b.pick([1, 2, b.sizes["a"]]), b.pick([2, 1, 4, 3, b.sizes["b"]]), *(b.pick([b.sizes["a"], b.sizes["b"], 4, 5]) for _ in range(space))))
