@@ -164,14 +164,22 @@ class Contracting(Multiplying):
             pointers[word] = f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}")
         pointers["scratch"] = f.op(f"getelementptr i8, ptr {scratch}, i64 {self.size(begin).ref}")
         c_row = c_m[-1] if c_m else 0
+        place = a_m[0] if _dense(groups[2], 0) and len(a_m) == 1 and not shape.rounded else 0
         known: dict[str, Value] = {"m": self.size(m), "n": width, "k": self.size(k), "c_row": self.size(c_row), "a_turned": f.const(int(a_turned), "i64"),
                                    "b_turned": f.const(int(b_turned), "i64"),
-                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "nbytes": f.const(nbytes, "i64"), "columns": part, "each": each,
-                                   "units": units, "chunks": chunks.maximum(1)}
+                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": self.size(place), "nbytes": f.const(nbytes, "i64"), "columns": part,
+                                   "each": each, "units": units, "chunks": chunks.maximum(1)}
         self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables[word]}" for word in CONTEXT[:-1]), *["i64 0"] * most])
         self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
         f.either(chunks.gt(1), "contraction", lambda: f.line(f"call void @gc_parallel(ptr @{name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})"),
                  lambda: f.line(f"call void @{name}(ptr %context, i64 0)"))
+
+
+def _dense(group: Group, view: int) -> bool:
+    """Does one element after the other lie there?"""
+    sizes, strides = group
+    line = strides[view]
+    return bool(line) and line[-1] == 1 and all(step == line[k + 1] * sizes[k + 1] for k, step in enumerate(line[:-1]))
 
 
 def _lies(direct: Group, which: int, other: Group, view: int) -> tuple[bool, int]:
