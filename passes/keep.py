@@ -12,18 +12,19 @@ Narrow weights of products with one left operand are joined (passes/columns.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from graphc import dims
 from graphc.errors import on_behalf_of
 from graphc.ir import Graph, Node, Shared, Var, apply, rebuild
 from graphc.kept import KeptState
 from graphc.ops.contraction import einsum_op
+from graphc.ops.convolution import conv_input_op, conv_op
 from graphc.ops.core import constant_op
 from graphc.ops.movement import reshape, transpose
 from graphc.passes.columns import joined
 from graphc.passes.context import Context, Rewrite
-from graphc.passes.convolving import PANELED
+from graphc.passes.convolving import PANELED, turned_over
 
 __all__ = ["keep"]
 
@@ -33,6 +34,8 @@ LEAST_BYTES, LEAST_ROWS = 1 << 14, 4
 LARGE_BYTES, FAR_BYTES, FAR_ROWS = 8 << 20, 4096, 256
 #: ops that show their operand's elements, or parts of them, under other axes
 VIEWS = frozenset({"transpose", "expand_dims", "squeeze", "reshape", "broadcast_to", "flip", "real", "imag", "view_as_real", "view_as_complex"})
+#: those that change how far apart elements lie
+TURNED = frozenset({"transpose", "broadcast_to", "flip", "real", "imag"})
 #: ops that may be computed ahead
 KINDS = frozenset({"elementwise", "reduction", "movement", "indexing", "contraction"})
 
@@ -41,6 +44,7 @@ def keep(graph: Graph, context: Context) -> Graph:
     """See the module's docstring; for backends that run programs."""
     if not context.native:
         return graph
+    graph = _turned(graph, _fixed(graph), context)
     graph, joints = joined(graph, _fixed(graph), context)
     fixed, nodes = _fixed(graph), graph.nodes
     table: dict[Var, Var] = {}
@@ -128,10 +132,10 @@ def _kept(v: Var, node: Node, position: int, fixed: dict[Var, dict[Shared, None]
     base = v
     while base.node is not None and base.node.op.name in VIEWS:
         base = base.node.inputs[0]
-    if base.node is None or base.node.op is constant_op:
-        if v is base or not _laid_out(v, node, position):
-            return
+    if v is not base and _laid_out(v, node, position):
         base = v
+    elif base.node is None or base.node.op is constant_op:
+        return
     nbytes = dims.product(base.type.shape) * base.type.dtype.itemsize
     have = [dims.product(s.type.shape) * s.type.dtype.itemsize for s in fixed[base]]
     least = 0 if base in joints else LEAST_BYTES
@@ -140,8 +144,35 @@ def _kept(v: Var, node: Node, position: int, fixed: dict[Var, dict[Shared, None]
     table[base] = KeptState(base, _name(fixed[base], "kept"), base.origin)
 
 
+def _turned(graph: Graph, fixed: Mapping[Var, Collection[Shared]], context: Context) -> Graph:
+    """The graph with convolutions of kernels turned over in place of ``conv_input``, where kernels stay: those that are laid out for it then."""
+    def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
+        if node.op is not conv_input_op or not fixed.get(node.inputs[0]) or node.inputs[1] in fixed or _bytes(node.inputs[0]) < LEAST_BYTES:
+            return None
+        with on_behalf_of(node.origin.by("keep")):
+            found = turned_over(node, *inputs)
+        if found is None or found.type != node.outputs[0].type:
+            return None
+        context.log.append(Rewrite("keep", node.outputs[0], found))
+        return (found,)
+
+    return graph.with_roots(rebuild(graph.roots, {}, visit=visit)) if any(node.op is conv_input_op for node in graph.nodes) else graph
+
+
+def _bytes(v: Var) -> int:
+    nbytes = dims.product(v.type.shape) * v.type.dtype.itemsize
+    assert isinstance(nbytes, int)
+    return nbytes
+
+
 def _laid_out(v: Var, node: Node, position: int) -> bool:
-    """Does a product read a matrix column by column, and so copies it first?"""
+    """Does a product read a matrix column by column, and so copies it first?  Or a kernel whose rows do not lie as tiles read them?"""
+    if node.op is conv_op:
+        while position == 1 and v.node is not None and v.node.op.name in VIEWS:
+            if v.node.op.name in TURNED:
+                return True
+            v = v.node.inputs[0]
+        return False
     if node.op.name != "matmul" or position != 1 or v.type.ndim != 2 or v.node is None or v.node.op.name != "transpose":
         return False
     rows, columns = node.inputs[0].type.shape[-2], v.type.shape[-1]
