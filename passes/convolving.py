@@ -36,7 +36,7 @@ from graphc.ops.slicing import WHOLE
 from graphc.ops.sliding import windows_op
 from graphc.ops.windows import window_op
 
-__all__ = ["CONVOLUTIONS", "PANELED", "contraction_views", "convolved", "einsum_views", "is_bare", "is_direct", "ordered", "overlapped", "pooled", "turned_over"]
+__all__ = ["CONVOLUTIONS", "PANELED", "contraction_views", "convolved", "einsum_views", "in_panels", "is_bare", "is_direct", "ordered", "overlapped", "pooled", "turned_over"]
 
 CONVOLUTIONS = ("conv", "conv_input", "conv_weight")
 #: elements of the window up to which a depthwise convolution is a sum of shifted images
@@ -47,7 +47,9 @@ WASTE, TILE = 1.4, 6
 PANELED = "abc,bdce->ade"
 #: results [a image, b group, c channel, places] times what windows see [a, b, d channel, places, window] (see _by_image)
 KERNELS = {n: f"abc{p},abd{p}{k}->abcd{k}" for n, p, k in ((1, "p", "x"), (2, "pq", "xy"), (3, "pqr", "xyz"))}
-DIRECT = frozenset({PANELED, *KERNELS.values()})
+#: windows of images [a image, c channel, places, window] times a kernel in panels [d, c, window, e] (passes/keep.py)
+SEEN = {1: "acpx,dcxe->apde", 2: "acpqxy,dcxye->apqde", 3: "acpqrxyz,dcxyze->apqrde"}
+DIRECT = frozenset({PANELED, *KERNELS.values(), *SEEN.values()})
 #: positions in an image up to which images stand side by side
 SMALL = 256
 
@@ -137,9 +139,10 @@ def turned_over(node: Node, kernel: Var, y: Var) -> Var | None:
 
     The kernel is a view then, of which keep makes an array.
     """
-    attrs, window, groups = node.attrs, _window(kernel.type.shape), node.attrs["groups"]
+    attrs, window = node.attrs, _window(kernel.type.shape)
+    groups: int = attrs["groups"]
     out, channels = kernel.type.shape[:2]
-    if len(node.inputs) > 2 or len(window) != len(attrs["strides"]) or 0 in window or _mostly_in_vain(kernel, y, attrs) or (out == groups and channels == 1):
+    if len(node.inputs) > 2 or len(window) != len(attrs["strides"]) or math.prod(window) < 2 or _mostly_in_vain(kernel, y, attrs) or (out == groups and channels == 1):
         return None
     image = y if is_bare(node) else _among_zeros(y, window, attrs)
     space = range(3, 3 + len(window))
@@ -147,6 +150,18 @@ def turned_over(node: Node, kernel: Var, y: Var) -> Var | None:
     turned = reshape(transpose(turned, (0, 2, 1, *space)), (groups * channels, dims.floordiv(out, groups), *window))
     plain = {"strides": (1,) * len(window), "padding": ((0, 0),) * len(window)}
     return apply(conv_op, image, turned, **{**plain, "dilations": attrs["dilations"], "groups": groups})
+
+
+def in_panels(node: Node, x: Var, panels: Var) -> Var:
+    """The convolution as windows of the image times the kernel in panels: rows are places in the image, columns channels."""
+    space = len(node.attrs["strides"])
+    if not is_bare(node):
+        sizes = [n + low + high for n, (low, high) in zip(x.type.shape[2:], node.attrs["padding"], strict=True)]
+        x = _laid(x, [low for low, _ in node.attrs["padding"]], (1,) * space, sizes)
+    seen = apply(windows_op, x, window=tuple(panels.type.shape[2:-1]), strides=node.attrs["strides"], dilations=node.attrs["dilations"], axes=tuple(range(2, 2 + space)))
+    found = apply(einsum_op, seen, panels, subscripts=SEEN[space])
+    found = reshape(found, (*found.type.shape[:-2], panels.type.shape[0] * panels.type.shape[-1]))
+    return transpose(found, (0, 1 + space, *range(1, 1 + space)))
 
 
 def _whole(window: Sequence[int], attrs: Mapping[str, Any]) -> dict[str, Any]:

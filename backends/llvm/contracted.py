@@ -33,7 +33,7 @@ __all__ = ["CONTEXT", "SLOTS", "contracted_module", "fill_module", "group_size",
 
 #: the slots of the context: addresses (of tables, too), then numbers
 CONTEXT = ("c", "a", "b", "lead_c", "lead_a", "lead_b", "a_rows", "a_sums", "a_runs", "b_sums", "b_columns", "b_runs", "scratch",
-           "m", "n", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place", "nbytes", "columns", "each", "units", "chunks", "counters")
+           "m", "n", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place", "b_place", "nbytes", "columns", "each", "units", "chunks", "counters")
 POINTERS = 13
 #: numbers for each vector of a table
 SLOTS = 3
@@ -229,8 +229,9 @@ class _Writer(BlockWriter):
     def unit(self, c: str, a: str, b: str, start: Value, stop: Value, scratch: str) -> None:
         """Columns start ... stop-1 of one product."""
         f = self.f
-        m, k, c_row, a_turned, b_turned, a_apart, b_apart, a_place = (
-            f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place"))
+        m, k, c_row, a_turned, b_turned, a_apart, b_apart, a_place, b_place = (
+            f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place", "b_place"))
+        self.right = b, b_place
 
         def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> tuple[str, Value]:
             """A's rows as they lie, where they may be read so; there must be a tile of them."""
@@ -245,10 +246,16 @@ class _Writer(BlockWriter):
             return f.op(f"select i1 {lie.ref}, ptr {place}, ptr {block}"), select(lie, a_place, a_place.like(self.shape.deep))
 
         def pack_b(panel: str, column: Value, at_k: Value, count: Value, deep: Value) -> None:
-            tables = self.tables("%b_runs", select(b_turned.ne(0), at_k, column), "%b_columns", column, "%b_sums", at_k)
-            self.call_gather(panel, b, tables, count, deep, self.shape.columns, b_turned, b_apart)
+            with f.when(b_place.eq(0), "gathered"):
+                tables = self.tables("%b_runs", select(b_turned.ne(0), at_k, column), "%b_columns", column, "%b_sums", at_k)
+                self.call_gather(panel, b, tables, count, deep, self.shape.columns, b_turned, b_apart)
 
         self.blocks(c, c_row, (self.i64(0), m), (start, stop), k, scratch, pack_a, pack_b)
+
+    def panel(self, panels: str, j: Value, deep: Value, column: Value, at_k: Value) -> str:
+        b, b_place = self.right
+        lies = self.at(b, column * b_place + at_k * self.shape.columns, self.storage)
+        return self.f.op(f"select i1 {b_place.ne(0).ref}, ptr {lies}, ptr {super().panel(panels, j, deep, column, at_k)}")
 
     def tables(self, runs: str, run: Value, across: str, r: Value, along: str, p: Value) -> tuple[str, str, str]:
         """Tables from certain elements on; runs begin at whole vectors."""

@@ -154,8 +154,9 @@ class Contracting(Multiplying):
         heads = heads.maximum(1)
         wanted = ((threads * MOST_PARTS + heads - 1).udiv(heads)).minimum(width.udiv(LEAST_COLUMNS)).maximum((threads + heads - 1).udiv(heads))
         each = select(threads.eq(1), threads, wanted)
-        part = ((width + each - 1).udiv(each) + (shape.lanes - 1)).udiv(shape.lanes) * shape.lanes
-        part = part.maximum(shape.lanes)
+        grain = shape.columns if _in_whole_panels(groups, shape) else shape.lanes
+        part = ((width + each - 1).udiv(each) + (grain - 1)).udiv(grain) * grain
+        part = part.maximum(grain)
         each = (width + part - 1).udiv(part)
         units = self.size(lead) * each
         chunks = threads.minimum(units)
@@ -165,9 +166,10 @@ class Contracting(Multiplying):
         pointers["scratch"] = f.op(f"getelementptr i8, ptr {scratch}, i64 {self.size(begin).ref}")
         c_row = c_m[-1] if c_m else 0
         place = a_m[0] if _dense(groups[2], 0) and len(a_m) == 1 and not shape.rounded else 0
+        panels = k if _in_whole_panels(groups, shape) else 0
         known: dict[str, Value] = {"m": self.size(m), "n": width, "k": self.size(k), "c_row": self.size(c_row), "a_turned": f.const(int(a_turned), "i64"),
                                    "b_turned": f.const(int(b_turned), "i64"),
-                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": self.size(place), "nbytes": f.const(nbytes, "i64"), "columns": part,
+                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": self.size(place), "b_place": self.size(panels), "nbytes": f.const(nbytes, "i64"), "columns": part,
                                    "each": each, "units": units, "chunks": chunks.maximum(1)}
         self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables[word]}" for word in CONTEXT[:-1]), *["i64 0"] * most])
         self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
@@ -180,6 +182,14 @@ def _dense(group: Group, view: int) -> bool:
     sizes, strides = group
     line = strides[view]
     return bool(line) and line[-1] == 1 and all(step == line[k + 1] * sizes[k + 1] for k, step in enumerate(line[:-1]))
+
+
+def _in_whole_panels(groups: Sequence[Group], shape: Shape) -> bool:
+    """Does the second operand lie in panels, [columns of a tile, k, tiles], as tiles read it?"""
+    (sums, (_, b_k)), (columns, (b_n, _c)) = groups[2:]
+    if shape.rounded or list(columns[1:]) != [shape.columns] or b_n[1] != 1 or not sums or b_k[-1] != shape.columns:
+        return False
+    return all(step == b_k[i + 1] * sums[i + 1] for i, step in enumerate(b_k[:-1])) and b_n[0] == b_k[0] * sums[0]
 
 
 def _lies(direct: Group, which: int, other: Group, view: int) -> tuple[bool, int]:
