@@ -131,7 +131,7 @@ def _kernel_panels(v: Var, node: Node, position: int, context: Context) -> Panel
     if not isinstance(count, int) or not isinstance(out, int) or count < 2 or out % width or dims.product(window) == 1 or _bytes(v) < LEAST_BYTES:
         return None
     vectors = -(-count // lanes)
-    if vectors > 1 and vectors * lanes < EMPTY * count:
+    if vectors * lanes < EMPTY * count and (vectors > 1 or out == width):
         return None
     return Panels((out // width, width, channels, *window), (0, *range(2, 3 + len(window)), 1))
 

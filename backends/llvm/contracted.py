@@ -253,8 +253,9 @@ class _Writer(BlockWriter):
         self.blocks(c, c_row, (self.i64(0), m), (start, stop), k, scratch, pack_a, pack_b)
 
     def panel(self, panels: str, j: Value, deep: Value, column: Value, at_k: Value) -> str:
-        b, b_place = self.right
-        lies = self.at(b, column * b_place + at_k * self.shape.columns, self.storage)
+        (b, b_place), width = self.right, self.shape.columns
+        within = column & (width - 1)  # a unit may begin in the middle of a panel
+        lies = self.at(b, (column - within) * b_place + at_k * width + within, self.storage)
         return self.f.op(f"select i1 {b_place.ne(0).ref}, ptr {lies}, ptr {super().panel(panels, j, deep, column, at_k)}")
 
     def tables(self, runs: str, run: Value, across: str, r: Value, along: str, p: Value) -> tuple[str, str, str]:

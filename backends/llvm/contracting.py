@@ -111,6 +111,7 @@ class Contracting(Multiplying):
             self.module.declare(function, f"void ({parameters})")
         lead, m, k, n = step.sizes
         (_, (a_lead, b_lead, c_lead)), (_, (a_m, c_m)), (_, (a_k, b_k)), (_, (b_n, _c_n)) = groups
+        panels = _in_whole_panels(groups, shape)
         (a_turned, a_apart), (b_turned, b_apart) = _lies(groups[2], 0, groups[1], 0), _lies(groups[3], 0, groups[2], 1)
 
         # tables, then scratch memory for each chunk
@@ -154,9 +155,11 @@ class Contracting(Multiplying):
         heads = heads.maximum(1)
         wanted = ((threads * MOST_PARTS + heads - 1).udiv(heads)).minimum(width.udiv(LEAST_COLUMNS)).maximum((threads + heads - 1).udiv(heads))
         each = select(threads.eq(1), threads, wanted)
-        grain = shape.columns if _in_whole_panels(groups, shape) else shape.lanes
-        part = ((width + each - 1).udiv(each) + (grain - 1)).udiv(grain) * grain
-        part = part.maximum(grain)
+        part = (width + each - 1).udiv(each).maximum(1)
+        grain = part.like(shape.lanes)
+        if panels:  # whole ones, or halves
+            grain = select(part.gt(shape.columns // 2), part.like(shape.columns), part.like(shape.columns // 2))
+        part = (part + grain - 1).udiv(grain) * grain
         each = (width + part - 1).udiv(part)
         units = self.size(lead) * each
         chunks = threads.minimum(units)
@@ -166,10 +169,9 @@ class Contracting(Multiplying):
         pointers["scratch"] = f.op(f"getelementptr i8, ptr {scratch}, i64 {self.size(begin).ref}")
         c_row = c_m[-1] if c_m else 0
         place = a_m[0] if _dense(groups[2], 0) and len(a_m) == 1 and not shape.rounded else 0
-        panels = k if _in_whole_panels(groups, shape) else 0
         known: dict[str, Value] = {"m": self.size(m), "n": width, "k": self.size(k), "c_row": self.size(c_row), "a_turned": f.const(int(a_turned), "i64"),
                                    "b_turned": f.const(int(b_turned), "i64"),
-                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": self.size(place), "b_place": self.size(panels), "nbytes": f.const(nbytes, "i64"), "columns": part,
+                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": self.size(place), "b_place": self.size(k if panels else 0), "nbytes": f.const(nbytes, "i64"), "columns": part,
                                    "each": each, "units": units, "chunks": chunks.maximum(1)}
         self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables[word]}" for word in CONTEXT[:-1]), *["i64 0"] * most])
         self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
