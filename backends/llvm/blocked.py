@@ -184,10 +184,9 @@ class BlockWriter:
         a_row, c_row, deep, first = self.begin(full_name, "p:c p:a p:b a_row c_row deep first")
         f, numbers, shape, w = self.f, self.numbers, self.shape, self.shape.lanes
         vector, one = Value(f, "", self.work, w), Value(f, "", self.work)
-        lines, sources = ["%c"], ["%a"]
+        lines, sources = ["%c"], self.sources(height, a_row)
         for _ in range(height - 1):
             lines.append(self.at(lines[-1], c_row, self.work))
-            sources.append(self.at(sources[-1], a_row, self.work))
         places = [[self.at(line, self.i64(v * w), self.work) for v in range(width)] for line in lines]
         before = f.block
         go_on, start = f.labels("tile", "go_on", "start")
@@ -207,14 +206,26 @@ class BlockWriter:
             totals = [[p.carry(x) for x in line] for line in begun]
             b = self.at("%b", p.index * shape.columns, self.work)
             vectors = [memory.load(self.at(b, self.i64(v * w), self.work), vector) for v in range(width)]
+            along = self.along(p.index)
             for source, row in zip(sources, totals, strict=True):
-                x = f.splat(memory.load(self.at(source, p.index, self.work), one), w)
+                x = f.splat(memory.load(self.at(source, along, self.work), one), w)
                 for total, y in zip(row, vectors, strict=True):
                     p.next(total, self.madd(x, y, total, name))
         for row, places_of in zip(totals, places, strict=True):
             for x, place in zip(row, places_of, strict=True):
                 memory.store(place, x)
         f.finish()
+
+    def sources(self, height: int, a_row: Value) -> list[str]:
+        """Where a tile's rows of A begin."""
+        found = ["%a"]
+        for _ in range(height - 1):
+            found.append(self.at(found[-1], a_row, self.work))
+        return found
+
+    def along(self, p: Value) -> Value:
+        """How far behind that their elements are."""
+        return p
 
     def madd(self, x: Value, y: Value, total: Value, name: str) -> Value:
         """What a tile of this name does with two packed elements."""
@@ -312,7 +323,7 @@ class BlockWriter:
 
     def tiles(self, c: str, c_row: Value, rows_of: tuple[str, Value], panel: str, columns: Value, high: Value, deep: Value, first: Value, form: str) -> None:
         """A block of rows times a panel, in tiles of two neighbouring heights.  ``rows_of``: where A's rows lie, and how far apart."""
-        f, shape, (block, a_row) = self.f, self.shape, rows_of
+        f, shape = self.f, self.shape
         least, most, one = HEIGHTS[0], HEIGHTS[-1], self.i64(1)
         count = (high + (most - 1)).udiv(most)
         low, taller = high.udiv(count), high.urem(count)
@@ -324,10 +335,15 @@ class BlockWriter:
             place = (rows.maximum(least) - least) * shape.vectors + vectors - 1
             where = f.op(f"getelementptr ptr, ptr {form}, i64 {place.ref}")
             tile = f.op(f"load ptr, ptr {where}")
-            to, a = self.at(c, r * c_row, self.work), self.at(block, r * a_row, self.work)
-            args = f"ptr {to}, ptr {a}, ptr {panel}, i64 {a_row.ref}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
+            to, (a, step) = self.at(c, r * c_row, self.work), self.rows_at(rows_of, r)
+            args = f"ptr {to}, ptr {a}, ptr {panel}, i64 {step.ref}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
             f.either(full & rows.ge(least), "tile", partial(f.line, f"call void {tile}({args})"),
                      partial(f.line, f"call void @NAME_edge({args}, i64 {rows.ref}, i64 {columns.ref}, ptr {tile})"))
+
+    def rows_at(self, rows_of: tuple[str, Value], r: Value) -> tuple[str, Value]:
+        """The same for those from the ``r``-th on."""
+        block, a_row = rows_of
+        return self.at(block, r * a_row, self.work), a_row
 
     def even(self, k: Value) -> Value:
         """How much of k a block takes: as few blocks as can be, of one size, in whole vectors."""

@@ -29,11 +29,11 @@ from graphc.backends.llvm.values import Value, select, shuffle
 if TYPE_CHECKING:
     from graphc.backends.llvm.target import Target
 
-__all__ = ["CONTEXT", "SLOTS", "contracted_module", "fill_module", "group_size", "runs_module"]
+__all__ = ["CONTEXT", "SLOTS", "ContractionWriter", "contracted_module", "fill_module", "group_size", "runs_module"]
 
 #: the slots of the context: addresses (of tables, too), then numbers
 CONTEXT = ("c", "a", "b", "lead_c", "lead_a", "lead_b", "a_rows", "a_sums", "a_runs", "b_sums", "b_columns", "b_runs", "scratch",
-           "m", "n", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place", "b_place", "nbytes", "columns", "each", "units", "chunks", "counters")
+           "m", "n", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place", "nbytes", "columns", "each", "units", "chunks", "counters")
 POINTERS = 13
 #: numbers for each vector of a table
 SLOTS = 3
@@ -46,19 +46,19 @@ def group_size(lanes: int) -> int:
 
 def contracted_module(kind: str, target: Target) -> tuple[str, str]:
     """(NAME, the text of a module) for numbers of this kind (products.Product.kind)."""
-    return target.named("contracted", _Writer(kind, target).write())
+    return target.named("contracted", ContractionWriter(kind, target).write())
 
 
 def fill_module(target: Target) -> tuple[str, str]:
     """(FILL, the text of its module)."""
-    writer = _Writer("f32", target)
+    writer = ContractionWriter("f32", target)
     writer.fill()
     return target.named("fill", writer.module.text())
 
 
 def runs_module(kind: str, target: Target) -> tuple[str, str]:
     """(RUNS, the text of its module) for vectors of this kind."""
-    writer = _Writer(kind, target)
+    writer = ContractionWriter(kind, target)
     writer.runs()
     return target.named("runs", writer.module.text())
 
@@ -73,7 +73,7 @@ class _Run(NamedTuple):
     masks: list[tuple[Value, Value]]
 
 
-class _Writer(BlockWriter):
+class ContractionWriter(BlockWriter):
     """Writes the functions; tiles are those of its base."""
 
     def __init__(self, kind: str, target: Target) -> None:
@@ -229,9 +229,8 @@ class _Writer(BlockWriter):
     def unit(self, c: str, a: str, b: str, start: Value, stop: Value, scratch: str) -> None:
         """Columns start ... stop-1 of one product."""
         f = self.f
-        m, k, c_row, a_turned, b_turned, a_apart, b_apart, a_place, b_place = (
-            f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place", "b_place"))
-        self.right = b, b_place
+        m, k, c_row, a_turned, b_turned, a_apart, b_apart, a_place = (
+            f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place"))
 
         def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> tuple[str, Value]:
             """A's rows as they lie, where they may be read so; there must be a tile of them."""
@@ -246,17 +245,10 @@ class _Writer(BlockWriter):
             return f.op(f"select i1 {lie.ref}, ptr {place}, ptr {block}"), select(lie, a_place, a_place.like(self.shape.deep))
 
         def pack_b(panel: str, column: Value, at_k: Value, count: Value, deep: Value) -> None:
-            with f.when(b_place.eq(0), "gathered"):
-                tables = self.tables("%b_runs", select(b_turned.ne(0), at_k, column), "%b_columns", column, "%b_sums", at_k)
-                self.call_gather(panel, b, tables, count, deep, self.shape.columns, b_turned, b_apart)
+            tables = self.tables("%b_runs", select(b_turned.ne(0), at_k, column), "%b_columns", column, "%b_sums", at_k)
+            self.call_gather(panel, b, tables, count, deep, self.shape.columns, b_turned, b_apart)
 
         self.blocks(c, c_row, (self.i64(0), m), (start, stop), k, scratch, pack_a, pack_b)
-
-    def panel(self, panels: str, j: Value, deep: Value, column: Value, at_k: Value) -> str:
-        (b, b_place), width = self.right, self.shape.columns
-        within = column & (width - 1)  # a unit may begin in the middle of a panel
-        lies = self.at(b, (column - within) * b_place + at_k * width + within, self.storage)
-        return self.f.op(f"select i1 {b_place.ne(0).ref}, ptr {lies}, ptr {super().panel(panels, j, deep, column, at_k)}")
 
     def tables(self, runs: str, run: Value, across: str, r: Value, along: str, p: Value) -> tuple[str, str, str]:
         """Tables from certain elements on; runs begin at whole vectors."""

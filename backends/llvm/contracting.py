@@ -14,7 +14,8 @@ from graphc.backends.llvm import costs
 from graphc.backends.llvm.blocked import Shape
 from graphc.backends.llvm.contracted import CONTEXT, SLOTS, contracted_module, fill_module, group_size, runs_module
 from graphc.backends.llvm.multiplying import MOST_PARTS, Multiplying, kind_of, most_chunks
-from graphc.backends.llvm.paneled import panels
+from graphc.backends.llvm.paneled import panels as steps_of_panels
+from graphc.backends.llvm.seen import seen_module
 from graphc.backends.llvm.values import Value, select
 from graphc.dims import Size
 from graphc.kernel import Product, View
@@ -82,7 +83,7 @@ class Contracting(Multiplying):
         if lead or len(rows) > 1 or kind not in ("f32", "f64"):
             return False
         shape = Shape(kind, self.target)
-        steps = panels(columns, sums, (b_n, b_k), shape.columns, shape.deep)
+        steps = steps_of_panels(columns, sums, (b_n, b_k), shape.columns, shape.deep)
         if steps is None or (len(a_k) == 2 and a_k[0] != a_k[1] * sums[1]):
             return False
         _, m, k, n = step.sizes
@@ -106,12 +107,12 @@ class Contracting(Multiplying):
         f, dtype = self.f, self.program.slabs[step.out.slab].dtype
         kind = kind_of(dtype)
         shape = Shape(kind, self.target)
-        name, fill, run = self.made(contracted_module, kind, self.target), self.made(fill_module, self.target), self.made(runs_module, kind, self.target)
+        panels = _in_whole_panels(groups, shape)
+        name, fill, run = self.made(seen_module if panels else contracted_module, kind, self.target), self.made(fill_module, self.target), self.made(runs_module, kind, self.target)
         for function, parameters in ((name, "ptr, i64"), (fill, f"ptr{', i64' * 8}"), (run, "ptr, ptr, i64, i64")):
             self.module.declare(function, f"void ({parameters})")
         lead, m, k, n = step.sizes
         (_, (a_lead, b_lead, c_lead)), (_, (a_m, c_m)), (_, (a_k, b_k)), (_, (b_n, _c_n)) = groups
-        panels = _in_whole_panels(groups, shape)
         (a_turned, a_apart), (b_turned, b_apart) = _lies(groups[2], 0, groups[1], 0), _lies(groups[3], 0, groups[2], 1)
 
         # tables, then scratch memory for each chunk
@@ -119,15 +120,18 @@ class Contracting(Multiplying):
         places: dict[str, Size] = {}
         words = {"lead_c": (0, c_lead, lead), "lead_a": (0, a_lead, lead), "lead_b": (0, b_lead, lead), "a_rows": (1, a_m, m), "a_sums": (2, a_k, k),
                  "b_sums": (2, b_k, k), "b_columns": (3, b_n, n)}
+        if panels:  # it lies there as it is read
+            words = {word: found for word, found in words.items() if word not in ("b_sums", "b_columns")}
         words = {word: (g, [self.fixed(x) for x in strides], self.fixed(count)) for word, (g, strides, count) in words.items()}
         table_sizes = [[self.fixed(x) for x in sizes] for sizes, _ in groups]
         for word, (_g, _s, count) in words.items():
             places[word], at = at, at + count
         w = group_size(shape.lanes)
         runs = {"a_runs": ("a_rows", m) if a_turned else ("a_sums", k), "b_runs": ("b_sums", k) if b_turned else ("b_columns", n)}
+        runs = {} if panels else runs
         for word, (_table, count) in runs.items():
             places[word], at = at, at + dims.floordiv(count + (w - 1), w) * SLOTS
-        nbytes = (shape.scratch * shape.bytes + 63) // 64 * 64
+        nbytes = 64 if panels else (shape.scratch * shape.bytes + 63) // 64 * 64
         table_bytes = dims.floordiv(at * 8 + 63, 64) * 64
         once = self.alone and not any(s.kind == "block" for x in (at, *(x for g, strides, _ in words.values() for x in (*table_sizes[g], *strides))) for s in dims.symbols(x))
         begin = 0 if once else table_bytes  # tables that are the same for all blocks of a sweep have a place of their own
@@ -171,9 +175,9 @@ class Contracting(Multiplying):
         place = a_m[0] if _dense(groups[2], 0) and len(a_m) == 1 and not shape.rounded else 0
         known: dict[str, Value] = {"m": self.size(m), "n": width, "k": self.size(k), "c_row": self.size(c_row), "a_turned": f.const(int(a_turned), "i64"),
                                    "b_turned": f.const(int(b_turned), "i64"),
-                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": self.size(place), "b_place": self.size(k if panels else 0), "nbytes": f.const(nbytes, "i64"), "columns": part,
+                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": self.size(place), "nbytes": f.const(nbytes, "i64"), "columns": part,
                                    "each": each, "units": units, "chunks": chunks.maximum(1)}
-        self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables[word]}" for word in CONTEXT[:-1]), *["i64 0"] * most])
+        self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables.get(word, 'null')}" for word in CONTEXT[:-1]), *["i64 0"] * most])
         self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
         f.either(chunks.gt(1), "contraction", lambda: f.line(f"call void @gc_parallel(ptr @{name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})"),
                  lambda: f.line(f"call void @{name}(ptr %context, i64 0)"))
