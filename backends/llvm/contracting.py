@@ -193,9 +193,9 @@ def _dense(group: Group, view: int) -> bool:
 def _in_whole_panels(groups: Sequence[Group], shape: Shape) -> bool:
     """Does the second operand lie in panels, [columns of a tile, k, tiles], as tiles read it?"""
     (sums, (_, b_k)), (columns, (b_n, _c)) = groups[2:]
-    if shape.rounded or list(columns[1:]) != [shape.columns] or b_n[1] != 1 or not sums or b_k[-1] != shape.columns:
+    if shape.rounded or len(columns) not in (1, 2) or columns[-1] != shape.columns or b_n[-1] != 1 or not sums or b_k[-1] != shape.columns:
         return False
-    return all(step == b_k[i + 1] * sums[i + 1] for i, step in enumerate(b_k[:-1])) and b_n[0] == b_k[0] * sums[0]
+    return all(step == b_k[i + 1] * sums[i + 1] for i, step in enumerate(b_k[:-1])) and (len(columns) == 1 or b_n[0] == b_k[0] * sums[0])
 
 
 def _lies(direct: Group, which: int, other: Group, view: int) -> tuple[bool, int]:
