@@ -24,7 +24,7 @@ class Context:
     """``level``: "exact" or "fast"; ``exclude``: names of rules not to use; ``log``: what fired, in order.
 
     ``native``: is the graph for a backend that runs kernels?  ``panels(dtype)``: how its products read a right operand that is laid out for
-    them, (k of a block at most, columns of a panel, columns of a vector), or None.
+    them, (k of a block at most, columns of a panel), or None.
     """
 
     level: str = "exact"
@@ -32,4 +32,4 @@ class Context:
     fold_limit: int = 1 << 16
     log: list[Rewrite] = field(default_factory=list)
     native: bool = False
-    panels: Callable[[np.dtype[Any]], tuple[int, int, int] | None] = lambda dtype: None
+    panels: Callable[[np.dtype[Any]], tuple[int, int] | None] = lambda dtype: None

@@ -24,9 +24,10 @@ from graphc.ops.contraction import einsum_op
 from graphc.ops.convolution import conv_input_op, conv_op
 from graphc.ops.core import constant_op
 from graphc.ops.movement import reshape, transpose
+from graphc.ops.sliding import windows_op
 from graphc.passes.columns import joined
 from graphc.passes.context import Context, Rewrite
-from graphc.passes.convolving import PANELED, in_panels, turned_over
+from graphc.passes.convolving import PANELED, SMALL, in_panels, turned_over
 
 __all__ = ["keep"]
 
@@ -34,8 +35,6 @@ __all__ = ["keep"]
 LEAST_BYTES, LEAST_ROWS = 1 << 14, 4
 #: bytes of a weight from which on it is laid out in panels; or bytes that its rows lie apart, or a multiple of them, and how many rows
 LARGE_BYTES, FAR_BYTES, FAR_ROWS = 8 << 20, 4096, 256
-#: lanes of vectors for each column that there is, from which on a convolution's places are better rows
-EMPTY = 1.1
 #: ops that show their operand's elements, or parts of them, under other axes
 VIEWS = frozenset({"transpose", "expand_dims", "squeeze", "reshape", "broadcast_to", "flip", "real", "imag", "view_as_real", "view_as_complex"})
 #: those that change how far apart elements lie
@@ -59,13 +58,13 @@ def keep(graph: Graph, context: Context) -> Graph:
     graph, joints = joined(graph, _fixed(graph), context)
     fixed, nodes = _fixed(graph), graph.nodes
     table: dict[Var, Var] = {}
-    products: dict[Node, Panels] = {}
+    pooled, products = _before_pooling(graph), dict[Node, Panels]()
     for node in nodes:
         if any(v in fixed for v in node.outputs):
             continue
         for position, v in enumerate(node.inputs):
             if fixed.get(v):
-                form = (_kernel_panels if node.op is conv_op else _panels)(v, node, position, context)
+                form = _kernel_panels(v, node, position, node in pooled, context) if node.op is conv_op else _panels(v, node, position, context)
                 if form is not None and _bytes(v) <= _given(v, fixed):
                     products[node] = form
                 else:
@@ -110,7 +109,7 @@ def _panels(v: Var, node: Node, position: int, context: Context) -> Panels | Non
     form = context.panels(v.type.dtype)
     if form is None or node.op.name != "matmul" or position != 1 or v.type.ndim != 2:
         return None
-    (k, n), rows, (most, width, _) = v.type.shape, node.inputs[0].type.shape[-2], form
+    (k, n), rows, (most, width) = v.type.shape, node.inputs[0].type.shape[-2], form
     if not isinstance(k, int) or not isinstance(n, int) or (isinstance(rows, int) and rows < LEAST_ROWS) or n == 0 or n % width:
         return None
     apart, itemsize = n * v.type.dtype.itemsize, v.type.dtype.itemsize
@@ -120,18 +119,30 @@ def _panels(v: Var, node: Node, position: int, context: Context) -> Panels | Non
     return Panels((k // deep, deep, n // width, width), (0, 2, 1, 3)) if 4 * deep >= most else None
 
 
-def _kernel_panels(v: Var, node: Node, position: int, context: Context) -> Panels | None:
-    """Those of the kernel of a convolution with few places, which are rows of a product then, not columns: [o / width, c, window, width]."""
+def _before_pooling(graph: Graph) -> set[Node]:
+    """Nodes of whose results windows are seen, with only elementwise ones between."""
+    seen: set[Var] = set()
+    found = set()
+    for node in reversed(graph.nodes):
+        if any(v in seen for v in node.outputs):
+            found.add(node)
+        if node.op is windows_op or (node in found and (node.op.kind == "elementwise" or node.op.name in VIEWS)):
+            seen.update(node.inputs)
+    return found
+
+
+def _kernel_panels(v: Var, node: Node, position: int, pooled: bool, context: Context) -> Panels | None:
+    """Those of the kernel of a convolution whose places are rows of a product then, not columns: [o / width, c, window, width].
+
+    Not of many large images that are pooled: those are swept, image by image (passes/sweeps.py).
+    """
     form = context.panels(v.type.dtype)
-    if form is None or position != 1 or len(node.inputs) > 2 or node.attrs["groups"] != 1 or v.type.ndim != 2 + len(node.attrs["strides"]):
+    if form is None or position != 1 or len(node.inputs) > 2 or node.attrs["groups"] != 1 or _bytes(v) < LEAST_BYTES:
         return None
-    (_, width, lanes), (out, channels, *window) = form, v.type.shape
+    (_, width), (out, channels, *window) = form, v.type.shape
     batch, _, *places = node.outputs[0].type.shape
-    count = dims.product([batch, *places])
-    if not isinstance(count, int) or not isinstance(out, int) or count < 2 or out % width or dims.product(window) == 1 or _bytes(v) < LEAST_BYTES:
-        return None
-    vectors = -(-count // lanes)
-    if vectors * lanes < EMPTY * count and (vectors > 1 or out == width):
+    count = dims.product(places)
+    if not isinstance(count, int) or not isinstance(out, int) or out % width or dims.product(window) == 1 or (pooled and batch != 1 and count > SMALL) or batch * count in (0, 1):
         return None
     return Panels((out // width, width, channels, *window), (0, *range(2, 3 + len(window)), 1))
 

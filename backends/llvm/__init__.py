@@ -32,13 +32,13 @@ MISSING: dict[str, str] = {}
 TAKES = "program"
 
 
-def panels(dtype: np.dtype[Any], options: Options) -> tuple[int, int, int] | None:
-    """How products of this dtype read their right operand from panels: k of a block at most, columns, and those of a vector; None if they do not."""
+def panels(dtype: np.dtype[Any], options: Options) -> tuple[int, int] | None:
+    """How products of this dtype read their right operand from panels: k of a block at most, and columns; None if they do not."""
     target = with_tiles(host(), options)
     if dtype.name not in ("float32", "float64") or on_tiles(kind_of(dtype), target):
         return None
     shape = Shape(kind_of(dtype), target)
-    return shape.deep, shape.columns, shape.lanes
+    return shape.deep, shape.columns
 
 
 def compile(graph: Graph, program: Program, options: Options) -> Runner:

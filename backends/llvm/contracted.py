@@ -222,9 +222,13 @@ class ContractionWriter(BlockWriter):
         with f.taking("%counters.p", chunk, chunks, units) as unit:
             lead, part = unit.udiv(each), unit.urem(each)
             c, a, b = (self.at(f"%{word}", self.number(f"%lead_{word}", lead), self.storage) for word in "cab")
-            start = part * columns
-            self.unit(c, a, b, start, (start + columns).minimum(n), mine)
+            self.part(c, a, b, part, columns, n, mine)
         f.finish()
+
+    def part(self, c: str, a: str, b: str, part: Value, columns: Value, n: Value, scratch: str) -> None:
+        """One of the parts of a product: some columns."""
+        start = part * columns
+        self.unit(c, a, b, start, (start + columns).minimum(n), scratch)
 
     def unit(self, c: str, a: str, b: str, start: Value, stop: Value, scratch: str) -> None:
         """Columns start ... stop-1 of one product."""

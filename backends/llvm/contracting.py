@@ -13,7 +13,7 @@ from graphc import dims
 from graphc.backends.llvm import costs
 from graphc.backends.llvm.blocked import Shape
 from graphc.backends.llvm.contracted import CONTEXT, SLOTS, contracted_module, fill_module, group_size, runs_module
-from graphc.backends.llvm.multiplying import MOST_PARTS, Multiplying, kind_of, most_chunks
+from graphc.backends.llvm.multiplying import LEAST_PART, MOST_PARTS, Multiplying, kind_of, most_chunks
 from graphc.backends.llvm.paneled import panels as steps_of_panels
 from graphc.backends.llvm.seen import seen_module
 from graphc.backends.llvm.values import Value, select
@@ -161,10 +161,17 @@ class Contracting(Multiplying):
         each = select(threads.eq(1), threads, wanted)
         part = (width + each - 1).udiv(each).maximum(1)
         grain = part.like(shape.lanes)
-        if panels:  # whole ones, or halves
+        rows = height = self.size(m)
+        if panels:  # whole ones, or halves; or rows, where there are more
             grain = select(part.gt(shape.columns // 2), part.like(shape.columns), part.like(shape.columns // 2))
+            tall = height.gt(width)
+            part = select(tall, width.maximum(1), part)
+            several = select(tall & threads.gt(1), (threads * MOST_PARTS).minimum(height.udiv(LEAST_PART)).maximum(threads), threads.like(1))
+            rows = ((height + several - 1).udiv(several) + (shape.rows - 1)).udiv(shape.rows).maximum(1) * shape.rows
         part = (part + grain - 1).udiv(grain) * grain
         each = (width + part - 1).udiv(part)
+        if panels:
+            each = each * (height + rows - 1).udiv(rows)
         units = self.size(lead) * each
         chunks = threads.minimum(units)
         pointers = {}
@@ -172,10 +179,10 @@ class Contracting(Multiplying):
             pointers[word] = f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}")
         pointers["scratch"] = f.op(f"getelementptr i8, ptr {scratch}, i64 {self.size(begin).ref}")
         c_row = c_m[-1] if c_m else 0
-        place = a_m[0] if _dense(groups[2], 0) and len(a_m) == 1 and not shape.rounded else 0
+        place = rows if panels else self.size(a_m[0] if _dense(groups[2], 0) and len(a_m) == 1 and not shape.rounded else 0)
         known: dict[str, Value] = {"m": self.size(m), "n": width, "k": self.size(k), "c_row": self.size(c_row), "a_turned": f.const(int(a_turned), "i64"),
                                    "b_turned": f.const(int(b_turned), "i64"),
-                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": self.size(place), "nbytes": f.const(nbytes, "i64"), "columns": part,
+                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": place, "nbytes": f.const(nbytes, "i64"), "columns": part,
                                    "each": each, "units": units, "chunks": chunks.maximum(1)}
         self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables.get(word, 'null')}" for word in CONTEXT[:-1]), *["i64 0"] * most])
         self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")

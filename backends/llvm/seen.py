@@ -1,6 +1,6 @@
 """Contractions that pack nothing: what windows see times a matrix in panels, the kernel of a convolution with few places (passes/keep.py).
 
-    void NAME(ptr context, i64 chunk)        the context of contracted.py; tables of A's rows and sums only
+    void NAME(ptr context, i64 chunk)        the context of contracted.py; tables of A's rows and sums only, and the rows of a unit in place of ``a_place``
 
 A tile reads A element by element, so that any element may lie anywhere: it has its rows' addresses in registers, and one table says how far behind these
 the elements of a k are.  B is ``[columns / width, k, width]``: its panels, each from its first k to its last.
@@ -49,10 +49,13 @@ class _Writer(ContractionWriter):
         given, first = rows_of
         return given, first + r
 
-    def unit(self, c: str, a: str, b: str, start: Value, stop: Value, scratch: str) -> None:
+    def part(self, c: str, a: str, b: str, part: Value, columns: Value, n: Value, scratch: str) -> None:
+        """Some rows and some columns."""
         f = self.f
-        m, k, c_row = (f.value("%" + word, "i64") for word in ("m", "k", "c_row"))
+        m, k, c_row, rows = (f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_place"))
         self.right = b, k
+        across = (n + columns - 1).udiv(columns)
+        low, start = part.udiv(across) * rows, part.urem(across) * columns
 
         def given(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> tuple[str, Value]:
             words = (f"ptr {a}", "ptr %a_rows", f"ptr {self.at('%a_sums', at_k, 'i64')}", f"i64 {(m - 1).ref}")
@@ -60,7 +63,7 @@ class _Writer(ContractionWriter):
                 f.line(f"store {word}, ptr {self.at(block, self.i64(which), 'i64')}")
             return block, row
 
-        self.blocks(c, c_row, (self.i64(0), m), (start, stop), k, scratch, given, None)
+        self.blocks(c, c_row, (low, (low + rows).minimum(m)), (start, (start + columns).minimum(n)), k, scratch, given, None)
 
     def panel(self, panels: str, j: Value, deep: Value, column: Value, at_k: Value) -> str:
         (b, k), width = self.right, self.shape.columns
