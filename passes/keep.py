@@ -35,6 +35,8 @@ __all__ = ["keep"]
 LEAST_BYTES, LEAST_ROWS = 1 << 14, 4
 #: bytes of a weight from which on it is laid out in panels; or bytes that its rows lie apart, or a multiple of them, and how many rows
 LARGE_BYTES, FAR_BYTES, FAR_ROWS = 8 << 20, 4096, 256
+#: numbers that a place of a large image adds up from which on its result is worth turning, which has channels last
+LEAST_SUMS = 256
 #: ops that show their operand's elements, or parts of them, under other axes
 VIEWS = frozenset({"transpose", "expand_dims", "squeeze", "reshape", "broadcast_to", "flip", "real", "imag", "view_as_real", "view_as_complex"})
 #: those that change how far apart elements lie
@@ -134,15 +136,17 @@ def _before_pooling(graph: Graph) -> set[Node]:
 def _kernel_panels(v: Var, node: Node, position: int, pooled: bool, context: Context) -> Panels | None:
     """Those of the kernel of a convolution whose places are rows of a product then, not columns: [o / width, c, window, width].
 
-    Not of many large images that are pooled: those are swept, image by image (passes/sweeps.py).
+    Not where turning the result costs as much as it saves, nor of many large images that are pooled: those are swept, image by image (passes/sweeps.py).
     """
     form = context.panels(v.type.dtype)
     if form is None or position != 1 or len(node.inputs) > 2 or node.attrs["groups"] != 1 or _bytes(v) < LEAST_BYTES:
         return None
     (_, width), (out, channels, *window) = form, v.type.shape
     batch, _, *places = node.outputs[0].type.shape
-    count = dims.product(places)
-    if not isinstance(count, int) or not isinstance(out, int) or out % width or dims.product(window) == 1 or (pooled and batch != 1 and count > SMALL) or batch * count in (0, 1):
+    count, sums = dims.product(places), dims.product((channels, *window))
+    if not isinstance(sums, int) or not isinstance(count, int) or not isinstance(out, int) or out % width or dims.product(window) == 1 or batch * count in (0, 1):
+        return None
+    if count > SMALL and (sums < LEAST_SUMS or (pooled and batch != 1)):
         return None
     return Panels((out // width, width, channels, *window), (0, *range(2, 3 + len(window)), 1))
 

@@ -130,8 +130,9 @@ def test_which_are_in_panels() -> None:
 
 
 def test_which_are_not_in_panels() -> None:
-    """Channels that fill no panels; windows of one element; groups; one place; weights that change; what is swept with a pooling; few bytes."""
+    """Channels that fill no panels; windows of one element; groups; one place; weights that change; few sums; what is swept with a pooling; few bytes."""
     assert not made(out=WIDTH["float32"] + 3) and not made(groups=2) and not made((1, 1)) and not made(trained=True) and not made(channels=2)
+    assert not made((30, 30), channels=28) and made((15, 15), channels=28)
     assert not made((30, 30), batch=8, pooled=True) and not made((30, 30), batch="n", pooled=True)
     assert not made(channels=128, window=(1, 1)) and not made(of=lambda w: gc.constant(numbers(*w.type.shape)))
 
