@@ -157,7 +157,7 @@ class Contracting(Multiplying):
         threads = select(wide, threads, threads.like(1))
         # columns are shared out too where there are few products for each thread: as many as are worth packing A again, but some for each thread
         heads = heads.maximum(1)
-        wanted = ((threads * MOST_PARTS + heads - 1).udiv(heads)).minimum(width.udiv(LEAST_COLUMNS)).maximum((threads + heads - 1).udiv(heads))
+        wanted = ((threads * MOST_PARTS + heads - 1).udiv(heads)).minimum(width.udiv(shape.columns if panels else LEAST_COLUMNS)).maximum((threads + heads - 1).udiv(heads))
         each = select(threads.eq(1), threads, wanted)
         part = (width + each - 1).udiv(each).maximum(1)
         grain = part.like(shape.lanes)
