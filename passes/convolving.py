@@ -47,7 +47,7 @@ WASTE, TILE = 1.4, 6
 PANELED = "abc,bdce->ade"
 #: results [a image, b group, c channel, places] times what windows see [a, b, d channel, places, window] (see _by_image)
 KERNELS = {n: f"abc{p},abd{p}{k}->abcd{k}" for n, p, k in ((1, "p", "x"), (2, "pq", "xy"), (3, "pqr", "xyz"))}
-#: windows of images [a image, c channel, places, window] times a kernel in panels [d, c, window, e] (passes/keep.py)
+#: what windows see of images [a image, c channel, places, window] times a kernel in panels [d, c, window, e] (passes/keep.py)
 SEEN = {1: "acpx,dcxe->apde", 2: "acpqxy,dcxye->apqde", 3: "acpqrxyz,dcxyze->apqrde"}
 DIRECT = frozenset({PANELED, *KERNELS.values(), *SEEN.values()})
 #: positions in an image up to which images stand side by side

@@ -136,7 +136,8 @@ class Contracting(Multiplying):
         once = self.alone and not any(s.kind == "block" for x in (at, *(x for g, strides, _ in words.values() for x in (*table_sizes[g], *strides))) for s in dims.symbols(x))
         begin = 0 if once else table_bytes  # tables that are the same for all blocks of a sweep have a place of their own
         most = most_chunks()
-        self.scratch = dims.dim_max(self.scratch, begin + dims.dim_min(dims.dim_max(lead * dims.floordiv(n + (shape.lanes - 1), shape.lanes), 1), most) * nbytes)
+        count = most if panels else dims.dim_min(dims.dim_max(lead * dims.floordiv(n + (shape.lanes - 1), shape.lanes), 1), most)
+        self.scratch = dims.dim_max(self.scratch, begin + count * nbytes)
         scratch = self.scratch_address()
 
         with self.once(table_bytes) if once else nullcontext(scratch) as memory:

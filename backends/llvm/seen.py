@@ -1,4 +1,4 @@
-"""Contractions that pack nothing: what windows see times a matrix in panels, the kernel of a convolution with few places (passes/keep.py).
+"""Contractions that pack nothing: what windows see times a matrix in panels, the kernel of a convolution (passes/keep.py).
 
     void NAME(ptr context, i64 chunk)        the context of contracted.py; tables of A's rows and sums only, and the rows of a unit in place of ``a_place``
 
