@@ -2,7 +2,7 @@
 
     python benchmarks/products_in_turn.py [--rounds 21]
 
-Weights that stay (``x @ w.T`` and ``x @ w``, w a shared variable) laid out once per change against once per call (without the pass ``keep``);
+Weights that stay (``x @ w.T`` and ``x @ w``, w a shared variable; kernels of convolutions) laid out once per change against once per call (without the pass ``keep``);
 narrow ones that multiply the same rows, each for itself against joined; rows of a table, gathered before the product against block by block
 (passes/sweeps.py); causal attention with all columns and with those that are seen (passes/triangles.py); convolutions of small images with bias, relu and
 pooling, whole against some images at a time.  float32, one thread, microseconds.
@@ -34,6 +34,10 @@ CAUSAL = [(16, 128), (8, 512), (4, 1024), (2, 2048)]
 KEPT = [(1, 512, 784, True), (8, 512, 784, True), (32, 1024, 1024, True), (32, 1024, 4096, True), (128, 512, 784, True), (4, 1024, 4096, False),
         (32, 1024, 4096, False), (128, 4096, 1024, False)]
 
+#: images, channels, places along each axis, channels of the result, window, stride; is it transposed
+KERNELS = [(1, 64, 56, 64, 3, 1, False), (1, 128, 28, 128, 3, 1, False), (1, 256, 14, 256, 3, 1, False), (1, 512, 7, 512, 3, 1, False), (8, 512, 7, 512, 3, 1, False),
+           (1, 128, 28, 256, 3, 2, False), (1, 64, 7, 64, 3, 1, False), (1, 64, 2, 64, 3, 1, False), (1, 256, 14, 128, 3, 1, True), (1, 512, 7, 512, 3, 1, True)]
+
 #: products, rows, sums and columns of each
 JOINED = [(3, 32, 64, 10), (3, 1024, 256, 10), (4, 32, 64, 4), (4, 128, 256, 24), (2, 1024, 256, 24), (4, 3, 128, 24)]
 #: rows, sums and columns, the table has 10,000 rows
@@ -56,6 +60,17 @@ def product(m: int, k: int, n: int, turned: bool, **options: Any) -> Call:
     f = gc.function([x], x @ (w.T if turned else w), **options)
     for _ in range(2):
         np.testing.assert_allclose(f(data), data @ (weight.T if turned else weight), rtol=1e-3, atol=1e-3)
+    return lambda: f(data)
+
+
+def convolved(batch: int, channels: int, places: int, out: int, window: int, stride: int, turned: bool, **options: Any) -> Call:
+    """A call of a convolution whose kernel stays, its values checked."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(channels, out, window, window) if turned else (out, channels, window, window)).astype("float32")
+    w, x, data = gc.shared(weight, "w"), gc.tensor("x", shape=(batch, channels, places, places), dtype="float32"), rng.normal(size=(batch, channels, places, places)).astype("float32")
+    y = (gc.nn.conv_transpose if turned else gc.nn.conv)(x, w, stride, window // 2)
+    f = gc.function([x], y, **options)
+    np.testing.assert_allclose(f(data), gc.function([x], y, mode=gc.Mode(backend="numpy"))(data), rtol=1e-3, atol=1e-2)
     return lambda: f(data)
 
 
@@ -134,6 +149,12 @@ def main() -> None:
     for m, k, n, turned in KEPT:
         a, b, ratio = in_turn(product(m, k, n, turned, mode=gc.Mode(exclude=["keep"]), threads=1), product(m, k, n, turned, threads=1), rounds)
         print(f"| {m} x {k} x {n}{', w.T' if turned else ''} | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
+    print("\n| convolution | laid out in each call | kept | ratio |\n|---|---:|---:|---:|")
+    for case in KERNELS:
+        batch, channels, places, out, window, stride, transposed = case
+        a, b, ratio = in_turn(convolved(*case, mode=gc.Mode(exclude=["keep"]), threads=1), convolved(*case, threads=1), rounds)
+        print(f"| {batch} x {channels} x {places} x {places}, {out} of {window} x {window}{f', stride {stride}' if stride > 1 else ''}"
+              f"{', transposed' if transposed else ''} | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
     print("\n| products | each for itself | joined | ratio |\n|---|---:|---:|---:|")
     for count, m, k, n in JOINED:
         a, b, ratio = in_turn(gates(count, m, k, n, mode=gc.Mode(exclude=["keep"])), gates(count, m, k, n), rounds)

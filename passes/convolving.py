@@ -12,7 +12,7 @@ result of it (depthwise), a contraction would have one row: that is a sum of shi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from graphc.ops.slicing import WHOLE
 from graphc.ops.sliding import windows_op
 from graphc.ops.windows import window_op
 
-__all__ = ["CONVOLUTIONS", "PANELED", "contraction_views", "convolved", "einsum_views", "is_bare", "is_direct", "ordered", "overlapped", "pooled"]
+__all__ = ["CONVOLUTIONS", "PANELED", "contraction_views", "convolved", "einsum_views", "in_panels", "is_bare", "is_direct", "ordered", "overlapped", "pooled", "turned_over"]
 
 CONVOLUTIONS = ("conv", "conv_input", "conv_weight")
 #: elements of the window up to which a depthwise convolution is a sum of shifted images
@@ -47,7 +47,9 @@ WASTE, TILE = 1.4, 6
 PANELED = "abc,bdce->ade"
 #: results [a image, b group, c channel, places] times what windows see [a, b, d channel, places, window] (see _by_image)
 KERNELS = {n: f"abc{p},abd{p}{k}->abcd{k}" for n, p, k in ((1, "p", "x"), (2, "pq", "xy"), (3, "pqr", "xyz"))}
-DIRECT = frozenset({PANELED, *KERNELS.values()})
+#: what windows see of images [a image, c channel, places, window] times a kernel in panels [d, c, window, e] (passes/keep.py)
+SEEN = {1: "acpx,dcxe->apde", 2: "acpqxy,dcxye->apqde", 3: "acpqrxyz,dcxyze->apqrde"}
+DIRECT = frozenset({PANELED, *KERNELS.values(), *SEEN.values()})
 #: positions in an image up to which images stand side by side
 SMALL = 256
 
@@ -84,12 +86,7 @@ def convolved(node: Node, xs: list[Var]) -> Var | None:
         return _spread(xs, node.outputs[0].type.shape, window, attrs)
     if not bare:
         if node.op is conv_input_op:
-            w, y = xs
-            reach = [d * (k - 1) for d, k in zip(attrs["dilations"], window, strict=True)]
-            starts = [r - low for r, (low, _) in zip(reach, attrs["padding"], strict=True)]
-            shape = [n + r for n, r in zip(attrs["sizes"], reach, strict=True)]
-            xs = [w, _laid(y, starts, attrs["strides"], shape)]
-            attrs |= {"strides": (1,) * len(window), "padding": tuple((r, r) for r in reach)}
+            xs, attrs = [xs[0], _among_zeros(xs[1], window, attrs)], attrs | _whole(window, attrs)
         else:
             x, other = xs
             sizes = [n + low + high for n, (low, high) in zip(x.type.shape[2:], attrs["padding"], strict=True)]
@@ -137,13 +134,55 @@ def _by_image(xs: Sequence[Var], out: Type, attrs: dict[str, Any]) -> Var | None
     return sum_(reshape(each, (batch, *out.shape)), (0,))
 
 
+def turned_over(node: Node, kernel: Var, y: Var) -> Var | None:
+    """``conv_input`` as the convolution that it is, of ``y`` among zeros: the same products in the same order.  None where it is rather a sum.
+
+    The kernel is a view then, of which keep makes an array.
+    """
+    attrs, window = node.attrs, _window(kernel.type.shape)
+    groups: int = attrs["groups"]
+    out, channels = kernel.type.shape[:2]
+    if len(node.inputs) > 2 or len(window) != len(attrs["strides"]) or math.prod(window) < 2 or _mostly_in_vain(kernel, y, attrs) or (out == groups and channels == 1):
+        return None
+    image = y if is_bare(node) else _among_zeros(y, window, attrs)
+    space = range(3, 3 + len(window))
+    turned = flip(reshape(kernel, (groups, dims.floordiv(out, groups), channels, *window)), tuple(space))
+    turned = reshape(transpose(turned, (0, 2, 1, *space)), (groups * channels, dims.floordiv(out, groups), *window))
+    plain = {"strides": (1,) * len(window), "padding": ((0, 0),) * len(window)}
+    return apply(conv_op, image, turned, **{**plain, "dilations": attrs["dilations"], "groups": groups})
+
+
+def in_panels(node: Node, x: Var, panels: Var) -> Var:
+    """The convolution as windows of the image times the kernel in panels: rows are places in the image, columns channels."""
+    space = len(node.attrs["strides"])
+    if not is_bare(node):
+        sizes = [n + low + high for n, (low, high) in zip(x.type.shape[2:], node.attrs["padding"], strict=True)]
+        x = _laid(x, [low for low, _ in node.attrs["padding"]], (1,) * space, sizes)
+    seen = apply(windows_op, x, window=tuple(panels.type.shape[2:-1]), strides=node.attrs["strides"], dilations=node.attrs["dilations"], axes=tuple(range(2, 2 + space)))
+    found = apply(einsum_op, seen, panels, subscripts=SEEN[space])
+    found = reshape(found, (*found.type.shape[:-2], panels.type.shape[0] * panels.type.shape[-1]))
+    return transpose(found, (0, 1 + space, *range(1, 1 + space)))
+
+
+def _whole(window: Sequence[int], attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of ``conv_input`` that has ``y`` among zeros already."""
+    return {"strides": (1,) * len(window), "padding": tuple((d * (k - 1),) * 2 for d, k in zip(attrs["dilations"], window, strict=True))}
+
+
+def _among_zeros(y: Var, window: Sequence[int], attrs: Mapping[str, Any]) -> Var:
+    """``y`` with zeros between and around, as ``conv_input`` sees it."""
+    reach = [d * (k - 1) for d, k in zip(attrs["dilations"], window, strict=True)]
+    starts = [r - low for r, (low, _) in zip(reach, attrs["padding"], strict=True)]
+    return _laid(y, starts, attrs["strides"], [n + r for n, r in zip(attrs["sizes"], reach, strict=True)])
+
+
 def _laid(x: Var, starts: Sequence[Size], steps: Sequence[int], sizes: Sequence[Size]) -> Var:
     """``x`` among zeros."""
     zero = constant(np.zeros((), x.type.dtype), x.type.dtype)
     return apply(window_op, x, zero, starts=(0, 0, *starts), steps=(1, 1, *steps), shape=(*x.type.shape[:2], *sizes))
 
 
-def _mostly_in_vain(w: Var, y: Var, attrs: dict[str, Any]) -> bool:
+def _mostly_in_vain(w: Var, y: Var, attrs: Mapping[str, Any]) -> bool:
     """Would a contraction over ``y`` among zeros multiply zeros for the most part, or for rows that there are not?"""
     sizes, have, channels = attrs["sizes"], y.type.shape[2:], w.type.shape[1]
     before, after = ([n for n in found if isinstance(n, int)] for found in (have, sizes))

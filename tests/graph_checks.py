@@ -17,7 +17,7 @@ from native_checks import check_native
 import graphc as gc
 from graphc.ir import Graph
 from graphc.judging import Judge
-from graphc.passes import recompute, sweeps
+from graphc.passes import keep, recompute, sweeps
 from graphc.passes.cleanup import cleanup
 from graphc.passes.context import Context
 from graphc.passes.fold import fold
@@ -35,9 +35,9 @@ NAMES = tuple(p.name for p in PIPELINE)
 # ---- the checks -----------------------------------------------------------------------------------
 
 
-#: so that arrays of any size are swept, block by block, and computed again for the gradient
-SWEPT = {sweeps: {"LEAST_BYTES": 1, "MOST_ROWS": 4, "LEAST_ROWS": 4, "MUCH_WORK": 1, "PARTS": 1, "COLUMNS": 1, "LINE": 8,
-                  "SHARED_BYTES": 1, "LEAST_BLOCKS": 1, "FEW_ROWS": 4}, recompute: {"KEPT_BYTES": 0}}
+#: so that arrays of any size are swept, block by block, computed again for the gradient, and kept
+SWEPT = {sweeps: {"LEAST_BYTES": 1, "MOST_ROWS": 4, "LEAST_ROWS": 4, "MUCH_WORK": 1, "PARTS": 1, "COLUMNS": 1, "LINE": 8, "SHARED_BYTES": 1, "LEAST_BLOCKS": 1, "FEW_ROWS": 4},
+         recompute: {"KEPT_BYTES": 0}, keep: {"LEAST_BYTES": 1}}
 
 
 def check(case: Case, source: Source, thorough: bool = False) -> None:

@@ -153,6 +153,31 @@ def transposed_convolution(b: Builder) -> Any:
     return _finished(b, y, (1, out, *[1] * space))
 
 
+@operation(3)
+def kernel_in_use(b: Builder) -> Any:
+    """A convolution or a transposed one whose kernel stays; often with few places, and channels of whole panels."""
+    space = b.pick([1, 2, 2, 3])
+    x = _images(b, space)
+    have = b.evaluate(x).shape
+    window, groups = _window(b, space, [2, 3, 1, 2]), _groups(b, have[1])
+    turned, stride, dilation, padding = b.chance(35), b.pick([1, 1, 2]), b.pick([1, 1, 2]), b.pick([0, 1])
+    spans = [dilation * (k - 1) + 1 for k in window]
+    if turned:
+        places = [(n - 1) * stride + span - 2 * padding for n, span in zip(have[2:], spans, strict=True)]
+    else:
+        places = [(n + 2 * padding - span) // stride + 1 for n, span in zip(have[2:], spans, strict=True)]
+    if min(places) < 1 or (turned and padding >= min(spans)):
+        return None
+    out = groups * (64 // groups if have[0] * math.prod(places) <= 6 and b.chance(70) else b.pick([3, 1, 2]))
+    if not _small((have[0], out, *places)) or have[1] * out * math.prod(window) > 4000:
+        return None
+    w = b.weight((have[1], out // groups, *window) if turned else (out, have[1] // groups, *window))
+    if w is None:
+        return None
+    how = gc.nn.conv_transpose(x, _finite(b, w.var), stride, padding, 0, dilation, groups) if turned else gc.nn.conv(x, _finite(b, w.var), stride, padding, dilation, groups)
+    return _finished(b, how, (1, out, *[1] * space))
+
+
 ACTIVATIONS: tuple[Callable[[Var], Var], ...] = (gc.relu, gc.tanh, gc.sigmoid, gc.nn.elu, gc.nn.leaky_relu, lambda x: x * gc.sigmoid(x), gc.softplus, gc.square)
 
 

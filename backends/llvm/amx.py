@@ -321,7 +321,8 @@ class _Writer(BlockWriter):
                                 with f.loop(zero, count, self.i64(self.shape.columns), "columns") as s:
                                     side = (count - s.index).minimum(self.shape.columns)
                                     lay_b(j + s.index, side, self.shape.columns)
-                                    self.tiles(self.at(to, s.index, "f32"), step, self.at(plain_a, r.index * sizes.deep, "f32"), plain_b, side, rows, deep, first, "@NAME_tiles")
+                                    a = self.at(plain_a, r.index * sizes.deep, "f32"), self.i64(sizes.deep)
+                                    self.tiles(self.at(to, s.index, "f32"), step, a, plain_b, side, rows, deep, first, "@NAME_tiles")
 
                             safe = self.safe(found(found_a, r.index, sizes.rows), found(found_b, j, sizes.columns))
                             f.either(safe, "safe", squares, numbers)

@@ -38,6 +38,8 @@ HEIGHTS = (3, 4, 5, 6)
 
 #: writes the packing of a part of an operand: where to, its row or column and its k in the operand, how many of the former and of k
 Pack = Callable[[str, Value, Value, Value, Value], None]
+#: the same for rows of A; where they lie then, and how far apart
+Rows = Callable[[str, Value, Value, Value, Value], tuple[str, Value]]
 
 
 class Shape:
@@ -182,10 +184,9 @@ class BlockWriter:
         a_row, c_row, deep, first = self.begin(full_name, "p:c p:a p:b a_row c_row deep first")
         f, numbers, shape, w = self.f, self.numbers, self.shape, self.shape.lanes
         vector, one = Value(f, "", self.work, w), Value(f, "", self.work)
-        lines, sources = ["%c"], ["%a"]
+        lines, sources = ["%c"], self.sources(height, a_row)
         for _ in range(height - 1):
             lines.append(self.at(lines[-1], c_row, self.work))
-            sources.append(self.at(sources[-1], a_row, self.work))
         places = [[self.at(line, self.i64(v * w), self.work) for v in range(width)] for line in lines]
         before = f.block
         go_on, start = f.labels("tile", "go_on", "start")
@@ -205,14 +206,26 @@ class BlockWriter:
             totals = [[p.carry(x) for x in line] for line in begun]
             b = self.at("%b", p.index * shape.columns, self.work)
             vectors = [memory.load(self.at(b, self.i64(v * w), self.work), vector) for v in range(width)]
+            along = self.along(p.index)
             for source, row in zip(sources, totals, strict=True):
-                x = f.splat(memory.load(self.at(source, p.index, self.work), one), w)
+                x = f.splat(memory.load(self.at(source, along, self.work), one), w)
                 for total, y in zip(row, vectors, strict=True):
                     p.next(total, self.madd(x, y, total, name))
         for row, places_of in zip(totals, places, strict=True):
             for x, place in zip(row, places_of, strict=True):
                 memory.store(place, x)
         f.finish()
+
+    def sources(self, height: int, a_row: Value) -> list[str]:
+        """Where a tile's rows of A begin."""
+        found = ["%a"]
+        for _ in range(height - 1):
+            found.append(self.at(found[-1], a_row, self.work))
+        return found
+
+    def along(self, p: Value) -> Value:
+        """How far behind that their elements are."""
+        return p
 
     def madd(self, x: Value, y: Value, total: Value, name: str) -> Value:
         """What a tile of this name does with two packed elements."""
@@ -249,9 +262,10 @@ class BlockWriter:
     def product(self) -> None:
         _, n, k, a_row, a_col, b_row, b_col, c_row, lo, hi = self.begin(
             "NAME", "p:c p:a p:b m n k a_row a_col b_row b_col c_row p:scratch lo hi", internal=False)
-        def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> None:
+        def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> tuple[str, Value]:
             source = self.at("%a", row * a_row + at_k * a_col, self.storage)
             self.call_lay(block, source, deep, a_col, a_row, high, self.shape.deep, deep)
+            return block, self.i64(self.shape.deep)
 
         def pack_b(panel: str, column: Value, at_k: Value, count: Value, deep: Value) -> None:
             source = self.at("%b", column * b_col + at_k * b_row, self.storage)
@@ -261,7 +275,7 @@ class BlockWriter:
         self.blocks("%c", c_row, (lo, hi), (self.i64(0), n), k, "%scratch", pack_a, pack_b if self.packs_b else None)
         self.f.finish()
 
-    def blocks(self, c: str, c_row: Value, rows: tuple[Value, Value], columns: tuple[Value, Value], k: Value, scratch: str, pack_a: Pack, pack_b: Pack | None) -> None:
+    def blocks(self, c: str, c_row: Value, rows: tuple[Value, Value], columns: tuple[Value, Value], k: Value, scratch: str, pack_a: Rows, pack_b: Pack | None) -> None:
         """These rows and columns of C.  With the first block of rows each panel is packed just before it is used."""
         f, shape = self.f, self.shape
         panels = self.at(scratch, self.i64(shape.block), self.work)
@@ -277,7 +291,7 @@ class BlockWriter:
                     first = self.i64(0) if self.adds else at_k.index.eq(0).to("i64", signed=False)
                     with f.loop(at.index, end, self.i64(shape.high), "high") as row:
                         high = (end - row.index).minimum(shape.high)
-                        pack_a(scratch, row.index, at_k.index, high, deep)
+                        a = pack_a(scratch, row.index, at_k.index, high, deep)
                         care = self.careful(scratch, high * shape.deep)
                         if shape.rounded:
                             to, step = self.at(rounded, (row.index - at.index) * shape.wide, self.work), self.i64(shape.wide)
@@ -291,7 +305,7 @@ class BlockWriter:
                                     pack_b(panel, column.index + j.index, at_k.index, count, deep)
                             corner = self.at(to, j.index, self.work)
                             form = self.form(care, panel, deep * shape.columns, corner, step, select(first.ne(0), first.like(0), high), count)
-                            self.tiles(corner, step, scratch, panel, count, high, deep, first, form)
+                            self.tiles(corner, step, a, panel, count, high, deep, first, form)
                 if shape.rounded:
                     self.narrowed(rounded, self.at(c, column.index, self.storage), wide, c_row, at.index, end)
 
@@ -307,8 +321,8 @@ class BlockWriter:
         """The table of tiles, for a block of rows and a panel, which go on from what so many rows and columns of C hold."""
         return "@NAME_tiles"
 
-    def tiles(self, c: str, c_row: Value, block: str, panel: str, columns: Value, high: Value, deep: Value, first: Value, form: str) -> None:
-        """A block of rows times a panel, in tiles of two neighbouring heights."""
+    def tiles(self, c: str, c_row: Value, rows_of: tuple[str, Value], panel: str, columns: Value, high: Value, deep: Value, first: Value, form: str) -> None:
+        """A block of rows times a panel, in tiles of two neighbouring heights.  ``rows_of``: where A's rows lie, and how far apart."""
         f, shape = self.f, self.shape
         least, most, one = HEIGHTS[0], HEIGHTS[-1], self.i64(1)
         count = (high + (most - 1)).udiv(most)
@@ -321,10 +335,15 @@ class BlockWriter:
             place = (rows.maximum(least) - least) * shape.vectors + vectors - 1
             where = f.op(f"getelementptr ptr, ptr {form}, i64 {place.ref}")
             tile = f.op(f"load ptr, ptr {where}")
-            to, a = self.at(c, r * c_row, self.work), self.at(block, r * shape.deep, self.work)
-            args = f"ptr {to}, ptr {a}, ptr {panel}, i64 {shape.deep}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
+            to, (a, step) = self.at(c, r * c_row, self.work), self.rows_at(rows_of, r)
+            args = f"ptr {to}, ptr {a}, ptr {panel}, i64 {step.ref}, i64 {c_row.ref}, i64 {deep.ref}, i64 {first.ref}"
             f.either(full & rows.ge(least), "tile", partial(f.line, f"call void {tile}({args})"),
                      partial(f.line, f"call void @NAME_edge({args}, i64 {rows.ref}, i64 {columns.ref}, ptr {tile})"))
+
+    def rows_at(self, rows_of: tuple[str, Value], r: Value) -> tuple[str, Value]:
+        """The same for those from the ``r``-th on."""
+        block, a_row = rows_of
+        return self.at(block, r * a_row, self.work), a_row
 
     def even(self, k: Value) -> Value:
         """How much of k a block takes: as few blocks as can be, of one size, in whole vectors."""

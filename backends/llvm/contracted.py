@@ -11,6 +11,7 @@ operand's elements lie, whatever its axes are: overlapping windows of an image a
 ``FILL`` writes the table of a group of up to four axes (sizes s, strides t).  Packing reads whole vectors where offsets are 1 or 2
 ``apart``: ``RUNS`` says for each vector of a table where its first stretch begins, where its last one would if it had all lanes, and after how many
 lanes it comes (SLOTS numbers; -1 lanes if there are more than two stretches).
+Where A's rows are dense, ``a_place`` apart, tiles read them as they lie; it is 0 where they are packed.
 
 ``CONTEXT`` names the slots of the context.  A unit is some columns of one l; ``counters``, the last slots, are one for each chunk: how many of its units are taken.
 """
@@ -21,18 +22,18 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from graphc.backends.llvm import memory
-from graphc.backends.llvm.blocked import AHEAD, BlockWriter
+from graphc.backends.llvm.blocked import AHEAD, HEIGHTS, BlockWriter
 from graphc.backends.llvm.transposing import transposed
 from graphc.backends.llvm.values import Value, select, shuffle
 
 if TYPE_CHECKING:
     from graphc.backends.llvm.target import Target
 
-__all__ = ["CONTEXT", "SLOTS", "contracted_module", "fill_module", "group_size", "runs_module"]
+__all__ = ["CONTEXT", "SLOTS", "ContractionWriter", "contracted_module", "fill_module", "group_size", "runs_module"]
 
 #: the slots of the context: addresses (of tables, too), then numbers
 CONTEXT = ("c", "a", "b", "lead_c", "lead_a", "lead_b", "a_rows", "a_sums", "a_runs", "b_sums", "b_columns", "b_runs", "scratch",
-           "m", "n", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "nbytes", "columns", "each", "units", "chunks", "counters")
+           "m", "n", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place", "nbytes", "columns", "each", "units", "chunks", "counters")
 POINTERS = 13
 #: numbers for each vector of a table
 SLOTS = 3
@@ -45,19 +46,19 @@ def group_size(lanes: int) -> int:
 
 def contracted_module(kind: str, target: Target) -> tuple[str, str]:
     """(NAME, the text of a module) for numbers of this kind (products.Product.kind)."""
-    return target.named("contracted", _Writer(kind, target).write())
+    return target.named("contracted", ContractionWriter(kind, target).write())
 
 
 def fill_module(target: Target) -> tuple[str, str]:
     """(FILL, the text of its module)."""
-    writer = _Writer("f32", target)
+    writer = ContractionWriter("f32", target)
     writer.fill()
     return target.named("fill", writer.module.text())
 
 
 def runs_module(kind: str, target: Target) -> tuple[str, str]:
     """(RUNS, the text of its module) for vectors of this kind."""
-    writer = _Writer(kind, target)
+    writer = ContractionWriter(kind, target)
     writer.runs()
     return target.named("runs", writer.module.text())
 
@@ -72,7 +73,7 @@ class _Run(NamedTuple):
     masks: list[tuple[Value, Value]]
 
 
-class _Writer(BlockWriter):
+class ContractionWriter(BlockWriter):
     """Writes the functions; tiles are those of its base."""
 
     def __init__(self, kind: str, target: Target) -> None:
@@ -221,18 +222,31 @@ class _Writer(BlockWriter):
         with f.taking("%counters.p", chunk, chunks, units) as unit:
             lead, part = unit.udiv(each), unit.urem(each)
             c, a, b = (self.at(f"%{word}", self.number(f"%lead_{word}", lead), self.storage) for word in "cab")
-            start = part * columns
-            self.unit(c, a, b, start, (start + columns).minimum(n), mine)
+            self.part(c, a, b, part, columns, n, mine)
         f.finish()
+
+    def part(self, c: str, a: str, b: str, part: Value, columns: Value, n: Value, scratch: str) -> None:
+        """One of the parts of a product: some columns."""
+        start = part * columns
+        self.unit(c, a, b, start, (start + columns).minimum(n), scratch)
 
     def unit(self, c: str, a: str, b: str, start: Value, stop: Value, scratch: str) -> None:
         """Columns start ... stop-1 of one product."""
-        m, k, c_row, a_turned, b_turned, a_apart, b_apart = (
-            self.f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart"))
+        f = self.f
+        m, k, c_row, a_turned, b_turned, a_apart, b_apart, a_place = (
+            f.value("%" + word, "i64") for word in ("m", "k", "c_row", "a_turned", "b_turned", "a_apart", "b_apart", "a_place"))
 
-        def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> None:
-            tables = self.tables("%a_runs", select(a_turned.ne(0), row, at_k), "%a_sums", at_k, "%a_rows", row)
-            self.call_gather(block, a, tables, deep, high, self.shape.deep, a_turned, a_apart)
+        def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> tuple[str, Value]:
+            """A's rows as they lie, where they may be read so; there must be a tile of them."""
+            lie = a_place.ne(0) & high.ge(HEIGHTS[0])
+
+            def gathered() -> None:
+                tables = self.tables("%a_runs", select(a_turned.ne(0), row, at_k), "%a_sums", at_k, "%a_rows", row)
+                self.call_gather(block, a, tables, deep, high, self.shape.deep, a_turned, a_apart)
+
+            f.either(lie, "lie", lambda: None, gathered)
+            place = self.at(a, row * a_place + at_k, self.storage)
+            return f.op(f"select i1 {lie.ref}, ptr {place}, ptr {block}"), select(lie, a_place, a_place.like(self.shape.deep))
 
         def pack_b(panel: str, column: Value, at_k: Value, count: Value, deep: Value) -> None:
             tables = self.tables("%b_runs", select(b_turned.ne(0), at_k, column), "%b_columns", column, "%b_sums", at_k)

@@ -13,8 +13,9 @@ from graphc import dims
 from graphc.backends.llvm import costs
 from graphc.backends.llvm.blocked import Shape
 from graphc.backends.llvm.contracted import CONTEXT, SLOTS, contracted_module, fill_module, group_size, runs_module
-from graphc.backends.llvm.multiplying import MOST_PARTS, Multiplying, kind_of, most_chunks
-from graphc.backends.llvm.paneled import panels
+from graphc.backends.llvm.multiplying import LEAST_PART, MOST_PARTS, Multiplying, kind_of, most_chunks
+from graphc.backends.llvm.paneled import panels as steps_of_panels
+from graphc.backends.llvm.seen import seen_module
 from graphc.backends.llvm.values import Value, select
 from graphc.dims import Size
 from graphc.kernel import Product, View
@@ -82,7 +83,7 @@ class Contracting(Multiplying):
         if lead or len(rows) > 1 or kind not in ("f32", "f64"):
             return False
         shape = Shape(kind, self.target)
-        steps = panels(columns, sums, (b_n, b_k), shape.columns, shape.deep)
+        steps = steps_of_panels(columns, sums, (b_n, b_k), shape.columns, shape.deep)
         if steps is None or (len(a_k) == 2 and a_k[0] != a_k[1] * sums[1]):
             return False
         _, m, k, n = step.sizes
@@ -106,7 +107,8 @@ class Contracting(Multiplying):
         f, dtype = self.f, self.program.slabs[step.out.slab].dtype
         kind = kind_of(dtype)
         shape = Shape(kind, self.target)
-        name, fill, run = self.made(contracted_module, kind, self.target), self.made(fill_module, self.target), self.made(runs_module, kind, self.target)
+        panels = _in_whole_panels(groups, shape)
+        name, fill, run = self.made(seen_module if panels else contracted_module, kind, self.target), self.made(fill_module, self.target), self.made(runs_module, kind, self.target)
         for function, parameters in ((name, "ptr, i64"), (fill, f"ptr{', i64' * 8}"), (run, "ptr, ptr, i64, i64")):
             self.module.declare(function, f"void ({parameters})")
         lead, m, k, n = step.sizes
@@ -118,20 +120,24 @@ class Contracting(Multiplying):
         places: dict[str, Size] = {}
         words = {"lead_c": (0, c_lead, lead), "lead_a": (0, a_lead, lead), "lead_b": (0, b_lead, lead), "a_rows": (1, a_m, m), "a_sums": (2, a_k, k),
                  "b_sums": (2, b_k, k), "b_columns": (3, b_n, n)}
+        if panels:  # it lies there as it is read
+            words = {word: found for word, found in words.items() if word not in ("b_sums", "b_columns")}
         words = {word: (g, [self.fixed(x) for x in strides], self.fixed(count)) for word, (g, strides, count) in words.items()}
         table_sizes = [[self.fixed(x) for x in sizes] for sizes, _ in groups]
         for word, (_g, _s, count) in words.items():
             places[word], at = at, at + count
         w = group_size(shape.lanes)
         runs = {"a_runs": ("a_rows", m) if a_turned else ("a_sums", k), "b_runs": ("b_sums", k) if b_turned else ("b_columns", n)}
+        runs = {} if panels else runs
         for word, (_table, count) in runs.items():
             places[word], at = at, at + dims.floordiv(count + (w - 1), w) * SLOTS
-        nbytes = (shape.scratch * shape.bytes + 63) // 64 * 64
+        nbytes = 64 if panels else (shape.scratch * shape.bytes + 63) // 64 * 64
         table_bytes = dims.floordiv(at * 8 + 63, 64) * 64
         once = self.alone and not any(s.kind == "block" for x in (at, *(x for g, strides, _ in words.values() for x in (*table_sizes[g], *strides))) for s in dims.symbols(x))
         begin = 0 if once else table_bytes  # tables that are the same for all blocks of a sweep have a place of their own
         most = most_chunks()
-        self.scratch = dims.dim_max(self.scratch, begin + dims.dim_min(dims.dim_max(lead * dims.floordiv(n + (shape.lanes - 1), shape.lanes), 1), most) * nbytes)
+        count = most if panels else dims.dim_min(dims.dim_max(lead * dims.floordiv(n + (shape.lanes - 1), shape.lanes), 1), most)
+        self.scratch = dims.dim_max(self.scratch, begin + count * nbytes)
         scratch = self.scratch_address()
 
         with self.once(table_bytes) if once else nullcontext(scratch) as memory:
@@ -152,11 +158,21 @@ class Contracting(Multiplying):
         threads = select(wide, threads, threads.like(1))
         # columns are shared out too where there are few products for each thread: as many as are worth packing A again, but some for each thread
         heads = heads.maximum(1)
-        wanted = ((threads * MOST_PARTS + heads - 1).udiv(heads)).minimum(width.udiv(LEAST_COLUMNS)).maximum((threads + heads - 1).udiv(heads))
+        wanted = ((threads * MOST_PARTS + heads - 1).udiv(heads)).minimum(width.udiv(shape.columns if panels else LEAST_COLUMNS)).maximum((threads + heads - 1).udiv(heads))
         each = select(threads.eq(1), threads, wanted)
-        part = ((width + each - 1).udiv(each) + (shape.lanes - 1)).udiv(shape.lanes) * shape.lanes
-        part = part.maximum(shape.lanes)
+        part = (width + each - 1).udiv(each).maximum(1)
+        grain = part.like(shape.lanes)
+        rows = height = self.size(m)
+        if panels:  # whole ones, or halves; or rows, where there are more
+            grain = select(part.gt(shape.columns // 2), part.like(shape.columns), part.like(shape.columns // 2))
+            tall = height.gt(width)
+            part = select(tall, width.maximum(1), part)
+            several = select(tall & threads.gt(1), (threads * MOST_PARTS).minimum(height.udiv(LEAST_PART)).maximum(threads), threads.like(1))
+            rows = ((height + several - 1).udiv(several) + (shape.rows - 1)).udiv(shape.rows).maximum(1) * shape.rows
+        part = (part + grain - 1).udiv(grain) * grain
         each = (width + part - 1).udiv(part)
+        if panels:
+            each = each * (height + rows - 1).udiv(rows)
         units = self.size(lead) * each
         chunks = threads.minimum(units)
         pointers = {}
@@ -164,14 +180,30 @@ class Contracting(Multiplying):
             pointers[word] = f.op(f"getelementptr i8, ptr {self.address(v.slab)}, i64 {self.size(v.offset * dtype.itemsize).ref}")
         pointers["scratch"] = f.op(f"getelementptr i8, ptr {scratch}, i64 {self.size(begin).ref}")
         c_row = c_m[-1] if c_m else 0
+        place = rows if panels else self.size(a_m[0] if _dense(groups[2], 0) and len(a_m) == 1 and not shape.rounded else 0)
         known: dict[str, Value] = {"m": self.size(m), "n": width, "k": self.size(k), "c_row": self.size(c_row), "a_turned": f.const(int(a_turned), "i64"),
                                    "b_turned": f.const(int(b_turned), "i64"),
-                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "nbytes": f.const(nbytes, "i64"), "columns": part, "each": each,
-                                   "units": units, "chunks": chunks.maximum(1)}
-        self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables[word]}" for word in CONTEXT[:-1]), *["i64 0"] * most])
+                                   "a_apart": f.const(a_apart, "i64"), "b_apart": f.const(b_apart, "i64"), "a_place": place, "nbytes": f.const(nbytes, "i64"), "columns": part,
+                                   "each": each, "units": units, "chunks": chunks.maximum(1)}
+        self.fill([*(f"i64 {known[word].ref}" if word in known else f"ptr {pointers.get(word) or tables.get(word, 'null')}" for word in CONTEXT[:-1]), *["i64 0"] * most])
         self.module.declare("gc_parallel", "void (ptr, ptr, i64, i64)")
         f.either(chunks.gt(1), "contraction", lambda: f.line(f"call void @gc_parallel(ptr @{name}, ptr %context, i64 {chunks.ref}, i64 {threads.ref})"),
                  lambda: f.line(f"call void @{name}(ptr %context, i64 0)"))
+
+
+def _dense(group: Group, view: int) -> bool:
+    """Does one element after the other lie there?"""
+    sizes, strides = group
+    line = strides[view]
+    return bool(line) and line[-1] == 1 and all(step == line[k + 1] * sizes[k + 1] for k, step in enumerate(line[:-1]))
+
+
+def _in_whole_panels(groups: Sequence[Group], shape: Shape) -> bool:
+    """Does the second operand lie in panels, [columns of a tile, k, tiles], as tiles read it?"""
+    (sums, (_, b_k)), (columns, (b_n, _c)) = groups[2:]
+    if shape.rounded or len(columns) not in (1, 2) or columns[-1] != shape.columns or b_n[-1] != 1 or not sums or b_k[-1] != shape.columns:
+        return False
+    return all(step == b_k[i + 1] * sums[i + 1] for i, step in enumerate(b_k[:-1])) and (len(columns) == 1 or b_n[0] == b_k[0] * sums[0])
 
 
 def _lies(direct: Group, which: int, other: Group, view: int) -> tuple[bool, int]:

@@ -32,7 +32,7 @@ from graphc.processors import usable_cpus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MOST_PARTS", "Multiplying", "kind_of", "most_chunks"]
+__all__ = ["LEAST_PART", "MOST_PARTS", "Multiplying", "kind_of", "most_chunks"]
 
 #: bytes of B from which blocks pay, and rows and columns of C below which they never do
 LARGE, LEAST_ROWS, LEAST_COLUMNS = 8 << 20, 24, 48

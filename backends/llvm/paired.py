@@ -132,8 +132,9 @@ class _Writer(BlockWriter):
             """Numbers in so many pairs from one on."""
             return (k - at_k * 2).minimum(deep * 2)
 
-        def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> None:
+        def pack_a(block: str, row: Value, at_k: Value, high: Value, deep: Value) -> tuple[str, Value]:
             self.lay_pairs("a", block, self.at("%a", row * a_row + at_k * 2 * a_col, "i16"), high, a_row, a_col, left(at_k, deep), self.shape.deep, 0)
+            return block, self.i64(self.shape.deep)
 
         def pack_b(panel: str, column: Value, at_k: Value, count: Value, deep: Value) -> None:
             columns = self.shape.columns
