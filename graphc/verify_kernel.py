@@ -306,27 +306,18 @@ class _Program:
             self.written = {s: [marks[n]] for s, marks in outer[1].items()}
             self.writers, self.readers = [list(x) for x in outer[2]], [list(x) for x in outer[3]]
             for at, own in enumerate(some):
-                self.envs = [own]
                 self.followed = frozenset(s for s in writes if not outer[2][s]) if at < BLOCKS // 2 or len(some) == len(blocks) else None
-                for s in held:
-                    self.writers[s], self.readers[s] = [], []
-                    size = self.number(self.slabs[s].elements, own)
-                    self.written[s] = [None]
-                    if size <= MOST:  # rows that the block does not have need not be written
-                        self.written[s] = [np.arange(size) >= size // step.block * self.number(step.height, own)]
-                for k, inner in enumerate(step.steps):
-                    self.label, self.where = f"{label}, step {k} of it", inner.origin
-                    self.step(k, inner)
-                    if isinstance(inner, Launch):
-                        if at in (0, len(some) - 1):
-                            verify_kernel(inner.kernel, where=inner.origin, envs=self.envs)
-                        self.launch(inner)
-                    else:
-                        self.product(inner)
-                    self.note(k, inner)
-                self.taken_over(step.steps, [self.slabs[s] for s in held])
-                if planned:
-                    self.memory("block", step.room)
+                anew, before = self.begins_anew(step, held), self.written
+                for columns in (own, step.anew(own)) if anew else (own,):
+                    self.envs, once = [columns], self.written
+                    if anew:
+                        self.written = {s: [None if mark is None else mark.copy() for mark in marks] for s, marks in before.items()}
+                    self.block_of(step, held, label, at in (0, len(some) - 1))
+                    if planned:
+                        self.memory("block", step.room)
+                for s, marks in self.written.items() if anew else ():  # what is there in any case
+                    other = (once.get(s) or [None])[0]
+                    marks[0] = None if other is None or marks[0] is None else other & marks[0]
             for s in step.writes:
                 mark = self.written[s][0] if s in self.written else None
                 if mark is not None and len(some) < len(blocks):
@@ -334,6 +325,39 @@ class _Program:
                 outer[1].setdefault(s, [None] * len(outer[0]))[n] = mark
         self.block, self.passed, self.label, self.followed = False, frozenset(), label, None
         self.envs, self.written, self.writers, self.readers = outer
+
+    def block_of(self, step: Sweep, held: Sequence[int], label: str, look: bool) -> None:
+        """The steps, in one block.  ``look``: into kernels, too."""
+        own, = self.envs
+        for s in held:
+            self.writers[s], self.readers[s] = [], []
+            size = self.number(self.slabs[s].elements, own)
+            self.written[s] = [None]
+            if size <= MOST:  # rows that the block does not have need not be written
+                self.written[s] = [np.arange(size) >= size // step.block * self.number(step.height, own)]
+        for k, inner in enumerate(step.steps):
+            self.label, self.where = f"{label}, step {k} of it", inner.origin
+            self.step(k, inner)
+            if isinstance(inner, Launch):
+                if look:
+                    verify_kernel(inner.kernel, where=inner.origin, envs=self.envs)
+                self.launch(inner)
+            else:
+                self.product(inner)
+            self.note(k, inner)
+        self.taken_over(step.steps, [self.slabs[s] for s in held])
+
+    def begins_anew(self, step: Sweep, held: Sequence[int]) -> bool:
+        """May its blocks begin anew?  Then what they have done until then must change nothing that they read."""
+        if step.seen is None or step.seen.step < 0:
+            return False
+        first, s = step.steps[:step.seen.step + 1], step.seen.slab
+        if not first or s not in first[-1].writes or s not in held or self.slabs[s].dtype != np.bool_ or self.slabs[s].shape:
+            self.fail("it begins anew where a bool of the block says so, which no step has written by then")
+        changed = {s for inner in first for s in inner.writes if s not in held}
+        if any(isinstance(inner, Product) and inner.adds != 0 for inner in first) or changed & {s for inner in first for s in inner.reads}:
+            self.fail("blocks that begin anew have added to what is there")
+        return True
 
     # -- what is there ------------------------------------------------------------------------
 

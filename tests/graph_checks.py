@@ -36,7 +36,7 @@ NAMES = tuple(p.name for p in PIPELINE)
 
 
 #: so that arrays of any size are swept, block by block, and computed again for the gradient
-SWEPT = {sweeps: {"LEAST_BYTES": 1, "MOST_ROWS": 4, "LEAST_ROWS": 4, "MUCH_WORK": 1, "SHARED_BYTES": 1, "LEAST_BLOCKS": 1, "FEW_ROWS": 4}, recompute: {"KEPT_BYTES": 0}}
+SWEPT = {sweeps: {"LEAST_BYTES": 1, "MOST_ROWS": 4, "LEAST_ROWS": 4, "MUCH_WORK": 1, "SHARED_BYTES": 1, "LEAST_BLOCKS": 1, "FEW_ROWS": 4}, recompute: {"KEPT_BYTES": 0, "KEPT_HALVES": 0, "MASKED_BYTES": 0}}
 
 
 def check(case: Case, source: Source, thorough: bool = False) -> None:
