@@ -162,6 +162,12 @@ class _Call:
         room = np.empty(self.number(step.room), np.uint8)
         held = sorted({s for inner in step.steps for s in (*inner.reads, *inner.writes) if self.program.slabs[s].place == "block"})
         for self.env in step.envs(outside):
+            self.block(step, room, held)
+        self.env = outside
+
+    def block(self, step: Sweep, room: Array, held: Sequence[int]) -> None:
+        """One block; once more where its columns are not enough."""
+        for again in (False, True):
             room[:] = POISON
             for s in held:
                 slab = self.program.slabs[s]
@@ -170,12 +176,16 @@ class _Call:
                     self.memory[s] = room[begin:begin + self.number(slab.nbytes)].view(slab.dtype)
                 else:
                     self.memory.pop(s, None)
-            for inner in step.steps:
+            for n, inner in enumerate(step.steps):
                 if isinstance(inner, Launch):
                     self.launch(inner)
                 else:
                     self.product(inner)
-        self.env = outside
+                if step.seen is not None and n == step.seen.step and not again and bool(self.flat(step.seen.slab)[0]):
+                    self.env = step.anew(self.env)
+                    break
+            else:
+                return
 
     def product(self, step: Product) -> None:
         a, b, out = self.view(step.a), self.view(step.b), self.view(step.out, writeable=True)

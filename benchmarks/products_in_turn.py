@@ -30,6 +30,9 @@ from graphc.passes import sweeps, triangles
 
 #: matrices and their rows
 CAUSAL = [(16, 128), (8, 512), (4, 1024), (2, 2048)]
+#: what else hides columns, matrices and their rows: a window of so many columns, keys that do not count at the end or at the beginning of the rows
+HIDDEN = [("window of 64", 4, 1024), ("window of 256", 4, 1024), ("window of 256", 2, 4096), ("last keys", 8, 512), ("last keys", 2, 2048), ("first keys", 8, 512), ("first keys", 2, 2048),
+          ("first half", 4, 1024), ("all keys", 4, 1024)]
 #: rows, sums and columns; is the second operand transposed in memory
 KEPT = [(1, 512, 784, True), (8, 512, 784, True), (32, 1024, 1024, True), (32, 1024, 4096, True), (128, 512, 784, True), (4, 1024, 4096, False),
         (32, 1024, 4096, False), (128, 4096, 1024, False)]
@@ -96,18 +99,29 @@ def gathered(m: int, k: int, n: int, blocks: int, **options: Any) -> Call:
     return lambda: f(rows, positions, weight)
 
 
-def causal(heads: int, length: int, cut: bool) -> Call:
-    """A call of causal attention with its gradients, its values checked.  ``cut``: are columns that no row of a block sees left out?"""
+def causal(heads: int, length: int, cut: bool, what: str = "") -> Call:
+    """A call of causal attention with its gradients, its values checked.  ``cut``: are columns that no row of a block sees left out?  ``what`` is hidden besides."""
     rng = np.random.default_rng(0)
-    given = [rng.normal(size=(heads, length, 64)).astype("float32") for _ in range(3)]
-    q, k, v = (gc.tensor(name, shape=x.shape, dtype="float32") for name, x in zip("qkv", given, strict=True))
-    y = gc.nn.attention(q, k, v, causal=True)
-    whole = mock.patch.object(triangles.Narrowing, "narrowed", lambda self, steps, *_: ([], list(steps)))
+    given: list[Any] = [rng.normal(size=(heads, length, 64)).astype("float32") for _ in range(3)]
+    q, k, v = inputs = [gc.tensor(name, shape=x.shape, dtype="float32") for name, x in zip("qkv", given, strict=True)]
+    seen, at = np.tri(length, dtype=bool), np.arange(length)
+    if what.startswith("window"):
+        width = int(what.split()[-1])
+        i = gc.expand_dims(gc.arange(length), 1)
+        y = gc.nn.softmax(gc.where(gc.logical_and(gc.arange(length) <= i, gc.arange(length) > i - width), q @ k.mT / 8, -1e30), axis=-1) @ v
+        seen = seen & (at > at[:, None] - width)
+    elif what:
+        keys = {"last keys": at < length * 3 // 4, "first keys": at >= length // 4, "first half": at >= length // 2, "all keys": at < 0}[what]
+        inputs, given, seen = [*inputs, gc.tensor("keys", shape=(length,), dtype="bool")], [*given, keys], seen & keys
+        y = gc.nn.attention(q, k, v, inputs[-1], causal=True)
+    else:
+        y = gc.nn.attention(q, k, v, causal=True)
+    whole = mock.patch.object(triangles.Narrowing, "narrowed", lambda self, steps, *_: triangles.Narrowed(list(steps)))
     with contextlib.nullcontext() if cut else whole:
-        f = gc.function([q, k, v], [y, *gc.grad(gc.sum(y), [q, k, v])], threads=1)
-    scores = np.where(np.tri(length, dtype=bool), given[0] @ given[1].swapaxes(1, 2) / 8, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    np.testing.assert_allclose(f(*given)[0], weights @ given[2] / weights.sum(-1, keepdims=True), rtol=1e-3, atol=1e-4)
+        f = gc.function(inputs, [y, *gc.grad(gc.sum(y), [q, k, v])], threads=1)
+    scores = np.where(seen, given[0] @ given[1].swapaxes(1, 2) / 8, -1e30)
+    weights = np.exp(scores - scores.max(-1, keepdims=True)) * seen
+    np.testing.assert_allclose(f(*given)[0], weights @ given[2] / np.maximum(weights.sum(-1, keepdims=True), 1e-30), rtol=1e-3, atol=1e-4)
     return lambda: f(*given)
 
 
@@ -173,6 +187,10 @@ def main() -> None:
         a, b, ratio = in_turn(call(True), call(False), rounds)
         words = f"{', pooling' if pooled else ''}{', gradients' if gradients else ''}"
         print(f"| {images} x {channels} x {side} x {side}, {results} of {window} x {window}{words} | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
+    print("\n| causal attention with gradients, and hidden besides | all columns | those that are seen | ratio |\n|---|---:|---:|---:|")
+    for what, heads, length in HIDDEN:
+        a, b, ratio = in_turn(causal(heads, length, False, what), causal(heads, length, True, what), rounds)
+        print(f"| {what}, {heads} x {length} x 64 | {a:.1f} | {b:.1f} | {ratio:.2f}x |")
 
 
 if __name__ == "__main__":

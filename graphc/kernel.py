@@ -49,7 +49,7 @@ from graphc.ir import Graph, Node, Type, Var
 
 __all__ = [
     "ORDERED", "PLACES", "REDUCTIONS", "CallOut", "Index", "Instr", "Kernel", "Launch", "Operand", "Ordered", "Product", "Program", "Range",
-    "Slab", "Stage", "Sweep", "View", "contiguous", "element_count", "value_ranges",
+    "Seen", "Slab", "Stage", "Sweep", "View", "contiguous", "element_count", "value_ranges",
 ]
 
 DType = np.dtype[Any]
@@ -327,6 +327,32 @@ class Ordered(NamedTuple):
         return (self.out.slab,)
 
 
+class Seen(NamedTuple):
+    """The columns that the rows of a block see: ``many`` from ``first`` on, which are ``begin`` ... ``end`` - 1 of ``width``.
+
+    Where ``slab``, one bool, is True after the block's step ``step``, the block begins anew with all columns.  So steps up to there add to nothing and write over what
+    they have written.  ``step`` is -1 where that is never so.
+    """
+
+    first: Symbol
+    many: Symbol
+    begin: Size
+    end: Size
+    width: Size
+    step: int = -1
+    slab: int = -1
+
+    @property
+    def some(self) -> dict[Symbol, Size]:
+        """What the symbols are."""
+        return {self.first: self.begin, self.many: self.end - self.begin}
+
+    @property
+    def all(self) -> dict[Symbol, Size]:
+        """What they are in a block that has begun anew."""
+        return {self.first: 0, self.many: self.width}
+
+
 class Sweep(NamedTuple):
     """``steps`` in turn for each block of rows of each of many matrices: what is read and written in between stays in the cache.
 
@@ -344,6 +370,7 @@ class Sweep(NamedTuple):
     reads: tuple[int, ...]  # slabs that are not of one block
     writes: tuple[int, ...]
     room: Size = 0  # bytes of memory for the slabs of one block
+    seen: Seen | None = None  # where blocks leave out columns
     origin: Origin = UNKNOWN
 
     @property
@@ -368,10 +395,13 @@ class Sweep(NamedTuple):
     @property
     def bounds(self) -> dict[Symbol, Size]:
         """For the symbols of its sizes what they are at most."""
-        return {**self.most, self.start: self.rows}
+        columns = dict.fromkeys((self.seen.first, self.seen.many), self.seen.width) if self.seen is not None else {}
+        return {**self.most, self.start: self.rows, **columns}
 
     def total(self, each: Size) -> Size:
         """What all blocks take if one takes ``each``, a multiple of ``height``; about that much if blocks differ in more than their height."""
+        if self.seen is not None:
+            each = dims.substitute(each, self.seen.some)
         if self.start in dims.symbols(each):
             middle = {**self.most, self.start: dims.floordiv(self.rows, 2)}
             return dims.substitute(each, middle) * self.matrices * self.blocks
@@ -385,7 +415,13 @@ class Sweep(NamedTuple):
         for index in np.ndindex(*(dims.evaluate(size, env) for _, size in self.lead)):
             own = {**env, **{symbol: n for (symbol, _), n in zip(self.lead, index, strict=True)}}
             for start in range(0, max(rows, 1), self.block):
-                yield {**own, self.start: start, **dict.fromkeys(self.most, min(self.block, rows - start))}
+                at = {**own, self.start: start, **dict.fromkeys(self.most, min(self.block, rows - start))}
+                yield at if self.seen is None else {**at, **{symbol: dims.evaluate(size, at) for symbol, size in self.seen.some.items()}}
+
+    def anew(self, env: Mapping[Symbol, int]) -> dict[Symbol, int]:
+        """The symbols of a block that begins anew."""
+        assert self.seen is not None
+        return {**env, **{symbol: dims.evaluate(size, env) for symbol, size in self.seen.all.items()}}
 
 
 class CallOut(NamedTuple):

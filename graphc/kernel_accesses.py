@@ -9,12 +9,12 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.ir import Array
-from graphc.kernel import Index
+from graphc.kernel import Index, Launch
 from graphc.kernel_form import Checker, Form
 from graphc.kernel_numbers import Env, Numbers
 from graphc.ops import OPS
 
-__all__ = ["Accesses"]
+__all__ = ["Accesses", "reached"]
 
 
 class Accesses(Checker):
@@ -247,3 +247,11 @@ _BOUNDS: dict[str, Any] = {
     "maximum": lambda a, b, c, d: (max(a, c), max(b, d)),
     "where": lambda a, b, c, d: (min(a, c), max(b, d)),
 }
+
+
+def reached(step: Launch, env: Env, at: int) -> Array:
+    """The elements that a load under a condition reads."""
+    form, index = Form(step.kernel, step.origin), step.kernel.values[at].index
+    form.check()
+    assert index is not None
+    return Accesses(form, env).reached(at, index)

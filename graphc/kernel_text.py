@@ -400,12 +400,19 @@ class _ProgramText:
         lead = ", ".join(f"{self.size(lone(symbol))} < {self.size(size)}" for symbol, size in step.lead)
         many = f", {self.size(step.height)}" if not isinstance(step.height, int) else ""
         rows = f"rows {self.size(lone(step.start))} < {self.size(step.rows)} by {step.block}{many}"
-        yield self.step(i, f"sweep {lead + ', ' if lead else ''}{rows}; {self.size(step.room)} bytes", step.origin)
+        yield self.step(i, f"sweep {lead + ', ' if lead else ''}{rows}{self.seen(step)}; {self.size(step.room)} bytes", step.origin)
         for n, inner in enumerate(step.steps):
             if isinstance(inner, Product):
                 yield "  " + self.step(n, self.product(inner), inner.origin)
             else:
                 yield from ("  " + line for line in self.launch(n, inner))
+
+    def seen(self, step: Sweep) -> str:
+        seen = step.seen
+        if seen is None:
+            return ""
+        again = f" (all if {self.label(seen.slab)} says so after step {seen.step})" if seen.step >= 0 else ""
+        return f", columns {self.size(lone(seen.first))} = {self.size(seen.begin)}, {self.size(lone(seen.many))} up to {self.size(seen.end)}{again}"
 
     def product(self, step: Product) -> str:
         axes = "" if step.axes == (1, 1, 1) else f" over {step.axes[0]}, {step.axes[1]}, {step.axes[2]} axes"

@@ -38,7 +38,7 @@ from graphc.dims import Size, Symbol
 from graphc.errors import UNKNOWN, Origin, VerificationError
 from graphc.ir import Array, Relation
 from graphc.kernel import ORDERED, PLACES, CallOut, Kernel, Launch, Ordered, Product, Program, Slab, Step, Sweep, View
-from graphc.kernel_accesses import Accesses
+from graphc.kernel_accesses import Accesses, reached
 from graphc.kernel_form import Form
 from graphc.kernel_numbers import Env, Numbers, samples, sound
 
@@ -306,24 +306,18 @@ class _Program:
             self.written = {s: [marks[n]] for s, marks in outer[1].items()}
             self.writers, self.readers = [list(x) for x in outer[2]], [list(x) for x in outer[3]]
             for at, own in enumerate(some):
-                self.envs = [own]
                 self.followed = frozenset(s for s in writes if not outer[2][s]) if at < BLOCKS // 2 or len(some) == len(blocks) else None
-                for s in held:
-                    self.writers[s], self.readers[s] = [], []
-                    self.written[s] = [None]
-                for k, inner in enumerate(step.steps):
-                    self.label, self.where = f"{label}, step {k} of it", inner.origin
-                    self.step(k, inner)
-                    if isinstance(inner, Launch):
-                        if at in (0, len(some) - 1):
-                            verify_kernel(inner.kernel, where=inner.origin, envs=self.envs)
-                        self.launch(inner)
-                    else:
-                        self.product(inner)
-                    self.note(k, inner)
-                self.taken_over(step.steps, [self.slabs[s] for s in held])
-                if planned:
-                    self.memory("block", step.room)
+                anew, before = self.begins_anew(step, held), self.written
+                for columns in (own, step.anew(own)) if anew else (own,):
+                    self.envs, once = [columns], self.written
+                    if anew:
+                        self.written = {s: [None if mark is None else mark.copy() for mark in marks] for s, marks in before.items()}
+                    self.block_of(step, held, label, at in (0, len(some) - 1))
+                    if planned:
+                        self.memory("block", step.room)
+                for s, marks in self.written.items() if anew else ():  # what is there in any case
+                    other = (once.get(s) or [None])[0]
+                    marks[0] = None if other is None or marks[0] is None else other & marks[0]
             for s in step.writes:
                 mark = self.written[s][0] if s in self.written else None
                 if mark is not None and len(some) < len(blocks):
@@ -331,6 +325,35 @@ class _Program:
                 outer[1].setdefault(s, [None] * len(outer[0]))[n] = mark
         self.block, self.passed, self.label, self.followed = False, frozenset(), label, None
         self.envs, self.written, self.writers, self.readers = outer
+
+    def block_of(self, step: Sweep, held: Sequence[int], label: str, look: bool) -> None:
+        """The steps, in one block.  ``look``: into kernels, too."""
+        for s in held:
+            self.writers[s], self.readers[s] = [], []
+            self.written[s] = [None]
+        for k, inner in enumerate(step.steps):
+            self.label, self.where = f"{label}, step {k} of it", inner.origin
+            self.step(k, inner)
+            if isinstance(inner, Launch):
+                if look:
+                    verify_kernel(inner.kernel, where=inner.origin, envs=self.envs)
+                self.launch(inner)
+            else:
+                self.product(inner)
+            self.note(k, inner)
+        self.taken_over(step.steps, [self.slabs[s] for s in held])
+
+    def begins_anew(self, step: Sweep, held: Sequence[int]) -> bool:
+        """May its blocks begin anew?  Then what they have done until then must change nothing that they read."""
+        if step.seen is None or step.seen.step < 0:
+            return False
+        first, s = step.steps[:step.seen.step + 1], step.seen.slab
+        if not first or s not in first[-1].writes or s not in held or self.slabs[s].dtype != np.bool_ or self.slabs[s].shape:
+            self.fail("it begins anew where a bool of the block says so, which no step has written by then")
+        changed = {s for inner in first for s in inner.writes if s not in held}
+        if any(isinstance(inner, Product) and inner.adds != 0 for inner in first) or changed & {s for inner in first for s in inner.reads}:
+            self.fail("blocks that begin anew have added to what is there")
+        return True
 
     # -- what is there ------------------------------------------------------------------------
 
@@ -372,7 +395,7 @@ class _Program:
                         if v.index.gathers:
                             return self.whole(s)
                         if v.args:
-                            at.append(_reached(step, env, k))
+                            at.append(reached(step, env, k))
                         else:
                             at.append(numbers.places(v.index, {r: numbers.extents[r] for r, _ in v.index.terms}).ravel())
             elif isinstance(step, Product):
@@ -553,14 +576,6 @@ def _distinct(v: View, env: Env) -> bool:
                 return any(m == 0 for _, m in axes)  # of no elements, all do
             reach += stride * (n - 1)
     return True
-
-
-def _reached(step: Launch, env: Env, at: int) -> Array:
-    """The elements that a load under a condition reads."""
-    form, index = Form(step.kernel, step.origin), step.kernel.values[at].index
-    form.check()
-    assert index is not None
-    return Accesses(form, env).reached(at, index)
 
 
 def _elements(v: View, env: Env) -> Array:

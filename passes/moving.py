@@ -7,7 +7,7 @@
     advanced_set, advanced_inc         set_within, inc_within: see Ordered in graphc/kernel.py
     cumsum, cumprod, recurrence        in the dtype in which they are accumulated; ``exclusive`` begins with a 1
     sum_to                             sums along the axes that the types know; what is left is known when the call begins
-    einsum of two operands             their axes brought together, one product
+    einsum of two operands             their axes brought together, one product; or one for each index along some, and their sum
     conv, conv_input, conv_weight      no window that sticks out: passes/convolving.py
 
 ``moved`` gives None for what stays as it is.
@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from graphc.ir import Node, Var, apply
 from graphc.ops.arithmetic import add, mul, where
 from graphc.ops.broadcasting import broadcast_to, sum_to_op
 from graphc.ops.comparison import equal, greater_equal, less_equal, logical_and
-from graphc.ops.contraction import label_sizes, matmul_op, roles, split
+from graphc.ops.contraction import Roles, label_sizes, matmul_op, roles, split
 from graphc.ops.core import cast, constant, constant_value, dim_op, is_door
 from graphc.ops.creation import iota_op
 from graphc.ops.cumulative import accumulator
@@ -45,6 +45,8 @@ __all__ = ["MOST_WINDOWS", "MOVED", "is_zeros", "moved", "no_negative_zero", "on
 INT = dtypes.DTYPES["int64"]
 #: operands of a concatenate that one kernel reads; more are copied one after the other
 MOST_WINDOWS = 4
+#: rows for each column of a result, from which on products of 16 bits are made one by one (in float32)
+MANY_ROWS = 8
 
 
 def moved(node: Node, inputs: Sequence[Var], joins: bool) -> Var | None:
@@ -479,9 +481,36 @@ def _einsum(node: Node, xs: list[Var]) -> Var | None:
         x = transpose(x, [term.index(c) for c in "".join(groups)])
         return reshape(x, [*(own[c] for c in groups[0]), *(dims.product(own[c] for c in group) for group in groups[1:])])
 
+    each = _of_each(terms, r, sizes, dtypes.is_half(xs[0].type.dtype)) if dtypes.is_float(xs[0].type.dtype) else ""
+    if each:
+        r = r._replace(batch=each + r.batch, summed="".join(c for c in r.summed if c not in each))
+        xs = [cast(x, accumulator(x.type.dtype)) for x in xs]
     have = r.batch + r.left + r.right
     y = apply(matmul_op, matrix(xs[0], terms[0], r.batch, r.left, r.summed), matrix(xs[1], terms[1], r.batch, r.summed, r.right))
-    return transpose(reshape(y, [sizes[c] for c in have]), [have.index(c) for c in out])
+    y = reshape(y, [sizes[c] for c in have])
+    if each:
+        have = have[len(each):]
+        y = cast(sum_(y, tuple(range(len(each)))), node.outputs[0].type.dtype)
+    return transpose(y, [have.index(c) for c in out])
+
+
+def _of_each(terms: Sequence[str], r: Roles, sizes: Mapping[str, Size], half: bool) -> str:
+    """The summed axes for which there is a product each, whose results are added: those in front, where to bring them to the others were to copy an operand with
+    many more elements than the results have.
+
+    The gradient of queries without the leading axes of keys: scores [a matrix, b query, c key] times keys [a, c, d].  One product over a and c wants the scores as [b, a c].
+    Numbers of 16 bits are multiplied as float32, so that each product is not rounded: a copy of the other operand, which must be small beside this one.
+    """
+    for term, own, other in ((terms[0], r.left, r.right), (terms[1], r.right, r.left)):
+        kept = dims.product(sizes[c] for c in own)
+        first = min((term.index(c) for c in own), default=0)
+        each = "".join(c for c in r.summed if term.index(c) < first and not dims.is_one(sizes[c]))
+        rest, results = (dims.product(sizes[c] for c in labels) for labels in ([c for c in r.summed if c not in each], other))
+        if not each or dims.is_one(rest) or dims.is_one(kept) or (half and not (isinstance(kept, int) and isinstance(results, int) and kept >= MANY_ROWS * results)):
+            continue
+        if isinstance(results, int) and (not isinstance(rest, int) or rest >= 2 * results):
+            return each
+    return ""
 
 
 _CHANGES: dict[str, Callable[[Node, list[Var]], Var | None]] = {

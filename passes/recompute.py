@@ -13,18 +13,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from graphc import dims
+from graphc.dims import Size
 from graphc.dtypes import is_float
+from graphc.errors import on_behalf_of
 from graphc.ir import Graph, Node, Var, rebuild, with_inputs
+from graphc.ops.broadcasting import broadcast_to
 from graphc.ops.core import constant_op
 from graphc.passes.bodies import is_counter, is_pointwise
 from graphc.passes.context import Context, Rewrite
 
 __all__ = ["recompute"]
 
+Shape = tuple[Size, ...]
 #: bytes of a product's result up to which it is rather kept: reading it again is faster than a product.  Where rows see only the first columns (the causal mask),
 #: a product is half of one (passes/triangles.py), if nothing keeps its result
 KEPT_BYTES, KEPT_HALVES = 16 << 20, 512 << 10
+#: bytes of a product's result from which masks of its matrices are computed where they are read
+MASKED_BYTES = 256 << 10
+#: FLOPs of an op that is done once more
+CHEAP = 2.0
 COMPARISONS = frozenset({"less", "less_equal", "greater", "greater_equal"})
 #: what shows the same elements under other axes
 MOVES = frozenset({"transpose", "expand_dims", "squeeze", "reshape"})
@@ -34,6 +44,7 @@ def recompute(graph: Graph, context: Context) -> Graph:
     """See the module's docstring; for backends that run programs."""
     if not context.native:
         return graph
+    graph = _with_masks_of_all(graph)
     nodes = graph.nodes
     halves = {node.outputs[0].type.shape[-2:] for node in nodes if node.op.name in COMPARISONS and all(_counts(v) for v in node.inputs)}
     seeds = [node for node in nodes if is_seed(node, KEPT_HALVES if node.outputs[0].type.shape[-2:] in halves else KEPT_BYTES)]
@@ -47,10 +58,12 @@ def recompute(graph: Graph, context: Context) -> Graph:
     roots = set(graph.roots)
     masks = _masks(nodes)
     instead: dict[Node, dict[Var, Var]] = {}  # for late readers: what they read now
+    after: set[Node] = set()
     for seed in seeds:
         wide = _region(seed, readers, order)
         exits = [r for v in wide for r in readers.get(v, ()) if r.outputs[0] not in wide]
         late = _descendants(exits, readers)
+        after |= late
         kept = _kept(seed.outputs[0], list(wide), late, readers)
         wide = {v: None for v in wide if v.node not in late and v not in kept}
         copies: dict[Var, Var] = {}
@@ -62,11 +75,14 @@ def recompute(graph: Graph, context: Context) -> Graph:
                     instead.setdefault(r, {})[v] = _copied(v, wide, masks, roots, copies, order)
                     context.log.append(Rewrite("recompute", v, copies[v]))
     shapes = {seed.outputs[0].type.shape for seed in seeds}
+    again: dict[Var, Var] = {}
     for v in masks:
         if v.type.shape in shapes and v not in roots:
             for r in readers.get(v, ()):
                 if _of_rows(r, v):
                     instead.setdefault(r, {})[v] = _copied(v, {}, masks, roots, {}, order)
+                elif r in after and v.type.dtype == np.bool_ and r.outputs[0] not in masks:  # by the kernels of the gradient
+                    instead.setdefault(r, {})[v] = _copied(v, {}, masks, roots, again, order)
 
     def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
         table = instead.get(node)
@@ -75,6 +91,60 @@ def recompute(graph: Graph, context: Context) -> Graph:
         return with_inputs(node, tuple([table.get(old, new) for old, new in zip(node.inputs, inputs, strict=True)])).outputs
 
     return graph.with_roots(rebuild(graph.roots, {}, visit=visit)) if instead else graph
+
+
+def _with_masks_of_all(graph: Graph) -> Graph:
+    """Masks that are counted for one matrix, or some, and read by those of large products' results: computed for all of these, by the kernels that read them.
+
+    As an array the mask of T rows has T x T elements; and a kernel that compares columns with rows may leave out those that are hidden (passes/triangles.py).
+    """
+    nodes = graph.nodes
+    shapes = {node.outputs[0].type.shape for node in nodes if len(node.outputs[0].type.shape) > 2 and is_seed(node, MASKED_BYTES)}
+    if not shapes:
+        return graph
+    counted: dict[Var, None] = {}
+    for node in nodes:
+        if len(node.outputs) == 1 and is_pointwise(node) and not is_counter(node) and node.op.pure and node.op.flops <= CHEAP and any(
+                x in counted or _counts(x) or _is_constant(x) for x in node.inputs) and all(x in counted or _is_constant(x) or _is_line(x) for x in node.inputs):
+            counted[node.outputs[0]] = None
+    whole = {shape[-2:] for shape in shapes}
+    masks = {v for v in counted if v.type.shape[-2:] in whole and v.type.shape not in shapes}
+    copies: dict[tuple[Var, Shape], Var] = {}
+
+    def of_all(v: Var, shape: Shape) -> Var:
+        """A mask, and what it is computed from, for all matrices."""
+        todo = [v]
+        while todo:
+            x = todo[-1]
+            inputs = _maker(x).inputs
+            missing = [a for a in inputs if a in counted and (a, shape) not in copies]
+            todo += missing
+            if missing:
+                continue
+            todo.pop()
+            made = [copies[a, shape] if a in counted else broadcast_to(a, (*shape[:-2], *a.type.shape)) if a.type.ndim == 2 and (_counts(a) or _is_constant(a)) else a for a in inputs]
+            copies[x, shape] = with_inputs(_maker(x), tuple(made)).outputs[0]
+        return copies[v, shape]
+
+    def visit(node: Node, inputs: tuple[Var, ...]) -> Sequence[Var] | None:
+        shape = node.outputs[0].type.shape
+        if len(node.outputs) != 1 or shape not in shapes or not is_pointwise(node) or not any(v in masks for v in node.inputs):
+            return None
+        with on_behalf_of(node.origin):
+            made = [of_all(old, shape) if old in masks else new for old, new in zip(node.inputs, inputs, strict=True)]
+        return with_inputs(node, tuple(made)).outputs if all(v.type.shape == shape or old not in masks for v, old in zip(made, node.inputs, strict=True)) else None
+
+    return graph.with_roots(rebuild(graph.roots, {}, visit=visit)) if masks else graph
+
+
+def _is_constant(v: Var) -> bool:
+    """Is it a constant matrix?"""
+    return v.node is not None and v.node.op is constant_op and v.type.ndim == 2
+
+
+def _is_line(v: Var) -> bool:
+    """Has it only numbers of rows, or of columns?"""
+    return v.type.ndim < 2 or any(dims.is_one(n) for n in v.type.shape[-2:])
 
 
 def is_seed(node: Node, kept: int) -> bool:

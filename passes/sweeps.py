@@ -363,13 +363,14 @@ class _Sweeping:
                     part = restricted(each, rows, at, held, passed)
             assert part is not None
             steps.append(part)
-        before, steps = self.narrowing.narrowed(steps, rows, at, held)
+        narrowed = self.narrowing.narrowed(steps, rows, at, held)
+        steps, own = narrowed.steps, {*held, *narrowed.held}
         for s, width in held.items():
             self.slabs[s].place, self.slabs[s].shape = "block", (block, *([width] if width != 1 else []))
-        reads = [s for step in steps for s in step.reads if s not in held and s not in passed]
-        writes = [s for step in steps for s in step.writes if s not in held]
-        sweep = Sweep(tuple(steps), lead, rows.rows, start, count, block, tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(writes)), 0, steps[0].origin)
-        return [*copies.values(), *before, sweep, *after]
+        reads = [s for step in steps for s in step.reads if s not in own and s not in passed]
+        writes = [s for step in steps for s in step.writes if s not in own]
+        sweep = Sweep(tuple(steps), lead, rows.rows, start, count, block, tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(writes)), 0, narrowed.seen, steps[0].origin)
+        return [*copies.values(), *narrowed.before, sweep, *after]
 
     def summed(self, step: Product, each: Product) -> tuple[Product, Launch | None]:
         """A sum over rows (``each``: for each matrix) whose blocks cannot go on in its result, into a slab of its own, and what makes the result of that.

@@ -37,7 +37,7 @@ NAMES = tuple(p.name for p in PIPELINE)
 
 #: so that arrays of any size are swept, block by block, computed again for the gradient, and kept
 SWEPT = {sweeps: {"LEAST_BYTES": 1, "MOST_ROWS": 4, "LEAST_ROWS": 4, "MUCH_WORK": 1, "PARTS": 1, "COLUMNS": 1, "LINE": 8, "SHARED_BYTES": 1, "LEAST_BLOCKS": 1, "FEW_ROWS": 4},
-         recompute: {"KEPT_BYTES": 0}, keep: {"LEAST_BYTES": 1}}
+         recompute: {"KEPT_BYTES": 0, "KEPT_HALVES": 0, "MASKED_BYTES": 0}, keep: {"LEAST_BYTES": 1}}
 
 
 def check(case: Case, source: Source, thorough: bool = False) -> None:

@@ -397,6 +397,9 @@ def attend(b: Builder) -> Any:
         k = q
     else:
         k = _met(b, have, turned=True)
+    if len(have) > 2 and b.chance(15):  # queries that all matrices share
+        q = q[(0,) * (len(have) - 2)] if min(have[:-2]) else q
+        have = b.evaluate(q).shape
     half = b.pick(["float16", "bfloat16"]) if not b.special and b.chance(15) else ""
     if half:
         k = gc.cast(k, half)
@@ -433,10 +436,20 @@ def attend(b: Builder) -> Any:
 
 def _masked(b: Builder, scores: Var, shape: Shape) -> Var:
     """Scores of which some do not count."""
-    way = b.source.below(8)
-    if way == 0:  # causal
+    way = b.source.below(11)
+    if way in (0, 8, 9):  # causal; a window; with a second mask
         size = shape_of(scores)
-        return gc.where(gc.expand_dims(gc.arange(size[-2]), 1) >= gc.arange(size[-1]), scores, -np.inf)
+        i, j = gc.expand_dims(gc.arange(size[-2]), 1), gc.arange(size[-1])
+        seen = b.pick([lambda: i >= j, lambda: gc.logical_and(i >= j, j > i - b.between(1, 5)), lambda: gc.abs(i - j) < b.between(1, 4), lambda: j >= i - b.between(0, 3)])() if way else i >= j
+        low = b.pick([-np.inf, -1e9, -1e30])
+        if way == 9:
+            kept = b.value("b", lambda v: _broadcasts(v.shape, shape))
+            seen = seen if kept is None else gc.logical_and(seen, kept.var)
+        return gc.where(seen, scores, low) if b.chance(70) else scores + gc.where(seen, gc.cast(0.0, scores.dtype), gc.cast(low, scores.dtype))
+    if way == 10:  # what is added for each key
+        bias = b.value("f", lambda v: v.array.ndim == 1 and v.shape == shape[-1:])
+        size = shape_of(scores)
+        return gc.where(gc.expand_dims(gc.arange(size[-2]), 1) >= gc.arange(size[-1]), scores if bias is None else scores + bias.var, -np.inf)
     if way == 1:
         lower = gc.tril(gc.ones_like(scores)) > 0
         return gc.where(lower, scores, b.pick([-np.inf, -1e9]))

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import graphc as gc
-from graphc import dims
+from graphc import dims, dtypes
 from graphc.dims import Size
 from graphc.functions.einstein import MOST_COMPARED, in_pairs
 from graphc.ir import Array, Graph, Var, apply, make_node
@@ -311,6 +311,22 @@ def test_einsums_have_the_values_of_the_reference(data: st.DataObject) -> None:
     want = np.einsum(text, *[a.astype(np.complex128) if a.dtype.kind in "fc" else a for a in arrays])
     have, = run(leaves, [y], arrays)
     assert have.dtype == np.dtype(dtype) and (abs(have - want) <= 4 * bound * np.finfo(dtype).eps if dtype not in EXACT else have == want).all()
+
+
+@quick
+@given(st.data())
+def test_einsums_that_sum_over_axes_in_front(data: st.DataObject) -> None:
+    """Of two operands: one product, or one for each index along an axis and their sum; whole numbers, of which any order gives the same sum."""
+    terms, out = data.draw(st.sampled_from([(["abc", "acd"], "bd"), (["acd", "abc"], "bd"), (["ahbc", "ahcd"], "hbd"), (["abc", "acd"], "db"), (["eabc", "eacd"], "bd"),
+                                            (["aebc", "aecd"], "edb"), (["abc", "ac"], "b"), (["abec", "acd"], "bed")]))
+    sizes = {c: data.draw(st.integers(0, 5)) for c in "abdeh"} | {"c": data.draw(st.sampled_from([12, 1, 2, 0]))}
+    dtype, unknown = data.draw(st.sampled_from(["float32", "float64", "float16", "bfloat16", "int8", "bool"])), data.draw(st.sets(st.sampled_from("abcdeh")))
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(-1, 2, [sizes[c] for c in term]).astype(dtypes.as_dtype(dtype)) for term in terms]
+    leaves = [leaf(f"x{i}", dtype, [c if c in unknown else sizes[c] for c in term]) for i, term in enumerate(terms)]
+    text = f"{','.join(terms)}->{out}"
+    f = gc.function(leaves, gc.einsum(text, *leaves), mode=gc.Mode(backend="interpreter"))
+    np.testing.assert_array_equal(f(*arrays), np.einsum(text, *[a.astype("bool" if dtype == "bool" else "float64") for a in arrays]).astype(dtypes.as_dtype(dtype)))
 
 
 def cheapest(terms: Sequence[str], out: str, sizes: dict[str, int]) -> int:

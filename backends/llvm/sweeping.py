@@ -19,7 +19,7 @@ from graphc.backends.llvm.formulas import size_value
 from graphc.backends.llvm.multiplying import most_chunks
 from graphc.backends.llvm.values import Body, Value, select
 from graphc.dims import Size, Symbol
-from graphc.kernel import Launch, Sweep
+from graphc.kernel import Launch, Seen, Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +47,7 @@ class Sweeping(Contracting):
 
     if TYPE_CHECKING:
         launch: Callable[[Launch], None]
+        address: Callable[[int], str]
 
     def sweep(self, step: Sweep) -> None:
         name = f"@NAME_sweep{len(self.module.functions)}"
@@ -93,18 +94,50 @@ class Sweeping(Contracting):
                 self.block[step.start] = start
                 for symbol in step.most:
                     self.block[symbol] = (self.size(step.rows) - start).minimum(step.block)
+                again = self.seen(step.seen) if step.seen is not None else ""
                 at = len(f.lines)
-                for inner in step.steps:
+                for n, inner in enumerate(step.steps):
                     if isinstance(inner, Launch):
                         self.launch(inner)
                     else:
                         self.contraction(inner)
+                    if step.seen is not None and n == step.seen.step:
+                        self.anew(step.seen, again)
                 f.lines[at:at] = self.at_block
         f.lines[first:first] = self.at_chunk
         self.close()
         found = dims.substitute(self.scratch, step.bounds), self.tables
         self.__dict__.update(outside)
         return found
+
+    def seen(self, seen: Seen) -> str:
+        """The columns of the block; the label where it begins anew."""
+        f, again = self.f, ""
+        some = {symbol: self.at(size) for symbol, size in seen.some.items()}
+        if seen.step >= 0:
+            self.entry.append("  %whole = alloca i1")
+            again, = f.labels("again", "head")
+            for text in ("store i1 false, ptr %whole", f"br label %{again}"):
+                f.line(text)
+            f.label(again)
+            whole = f.value(f.op("load i1, ptr %whole"), "i1")
+            some = {symbol: select(whole, self.at(size), some[symbol]) for symbol, size in seen.all.items()}
+        self.block.update(some)
+        return again
+
+    def anew(self, seen: Seen, again: str) -> None:
+        """Back to where the block begins, once, if its columns are not enough."""
+        f = self.f
+        on, = f.labels("again", "on")
+        few, whole = f.value(f.op(f"load i8, ptr {self.address(seen.slab)}"), "i8"), f.value(f.op("load i1, ptr %whole"), "i1")
+        more = few.ne(0) & ~whole
+        f.line("store i1 true, ptr %whole")
+        f.line(f"br i1 {more.ref}, label %{again}, label %{on}")
+        f.label(on)
+
+    def at(self, size: Size) -> Value:
+        """A size of the block, computed here."""
+        return size_value(self.f, size, {s: self.block[s] if s in self.block else self.size(dims.lone(s)) for s in dims.symbols(size)})
 
     def fixed(self, size: Size) -> Size:
         """The most that a size may be in any block."""
@@ -122,9 +155,8 @@ class Sweeping(Contracting):
         """A size that depends on the block, computed where that begins."""
         known = self.loaded.get(size)
         if known is None:
-            values = {s: self.block[s] if s in self.block else self.size(dims.lone(s)) for s in dims.symbols(size)}
             inside, self.f.lines = self.f.lines, self.at_block
-            known = self.loaded[size] = size_value(self.f, size, values)
+            known = self.loaded[size] = self.at(size)
             self.f.lines = inside
         return known
 

@@ -380,4 +380,4 @@ def _aligned(x: Var, labels: str, out: str) -> Var:
     return expand_dims(x, missing) if missing else x
 
 
-__all__ = ["LETTERS", "OPS", "MatMul", "contract", "einsum_op", "label_sizes", "matmul", "matmul_op", "roles", "sifted_grad", "sifted_matmul_op", "split", "swapped"]
+__all__ = ["LETTERS", "OPS", "MatMul", "Roles", "contract", "einsum_op", "label_sizes", "matmul", "matmul_op", "roles", "sifted_grad", "sifted_matmul_op", "split", "swapped"]
