@@ -195,6 +195,7 @@ class Spans:
         low, high = min(0.0, *(span.low * self.many for span in x[:3] if span)), max(0.0, *(span.high * self.many for span in x[:3] if span))
         if x.top is not None and min(span.low for span in x[:3] if span) >= 0:
             low = max(low, x.top)
+            high = max(high, low)  # no column is seen, then there is no such number either
         return always_in(_rounded(Span(low, high), v.dtype)) if _is_plain(v.dtype) or max(-low, high) < 2**31 else ANYTHING
 
     def maximum(self, i: int, v: Instr, seen: Span, after: Span, before: Span, top: float | None) -> Spread:

@@ -255,6 +255,20 @@ def test_windows_that_end_before_the_last_rows(keys: int, narrowed: bool) -> Non
     compare(f, gc.function([q, k, v], [y], mode=REFERENCE), [rng.normal(size=v.type.shape).astype("float32") for v in (q, k, v)])
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize(("back", "reach"), [(-1, 0), (0, -1), (-2, 1)])
+def test_bands_without_columns(form: str, back: int, reach: int) -> None:
+    """No row sees any."""
+    q, k, v = (gc.tensor(name, dtype="float32", shape=(2, "R", 4)) for name in "qkv")
+    s = q @ k.mT
+    i, j = rows_and_columns(s)
+    y = gc.nn.softmax(FORMS[form](s, gc.logical_and(i - j <= back, j - i <= reach))) @ v
+    outputs = [y, *gc.grad(gc.sum(gc.sqr(y)), [q, k, v])]
+    for mode in (INTERPRETER, gc.Mode(backend="llvm")):
+        compare(gc.function([q, k, v], outputs, mode=mode), gc.function([q, k, v], outputs, mode=REFERENCE), [rng.normal(size=(2, 40, 4)).astype("float32") for _ in "qkv"])
+
+
 @pytest.mark.parametrize("heads", [6, 1])
 def test_masks_of_one_matrix_are_no_array(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many read them: alone, with keys that count, or as floats."""
